@@ -1,0 +1,65 @@
+r"""Exact and simulated reward gaps between the stochastic and the deterministic sampler of a diffusion model.
+
+Conventions, for every module:
+
+- **Coordinate.** Forward processes are x_t = s(t) (x_0 + sigma(t) eps). Laws, scores and kernels live in z = x / s at
+  noise level sigma, with tau = sigma^2, where every process is the heat flow q_tau = p * N(0, tau I).
+- **Time** runs from 0 (data) to T (noise); samplers run down. Grids are falling noise levels.
+- **eta** multiplies the standard deviation of the noise: dz = -(1 + eta^2)/2 score dtau + eta dW. 0 is the
+  probability-flow ODE, 1 the time reversal. Other libraries' eta differ: see the sampler table in the README.
+- **snr** = alpha_bar / (1 - alpha_bar) = 1 / sigma^2, a ratio of variances; alpha_bar = 1 / (1 + sigma^2).
+- **score** = grad log q_tau(z); **eps** = -sigma score is the noise prediction.
+- **Shapes.** The last axis is the dimension d, leading axes are batch; a bare number is d = 1 (see ``Gaussian``).
+- **log_prob** is a natural logarithm, summed over the d dimensions; a deterministic step has none.
+- **Gap** = E r under the reference sampler (the ODE unless said otherwise) minus E r under the eta-sampler.
+"""
+
+from gapbound.affine import AffineScore, guided
+from gapbound.chain import discrete_law
+from gapbound.estimate import GapEstimate, estimate_gap
+from gapbound.estimate_value import Estimate
+from gapbound.eta import Windows
+from gapbound.fit import RateFit, fit_rate
+from gapbound.gap import reward_gap
+from gapbound.gaussian import Gaussian
+from gapbound.grid import grid
+from gapbound.law import terminal_law
+from gapbound.mixture import GaussianMixture
+from gapbound.process import VE, VP, FlowMatching, Process
+from gapbound.rate import Rate, rate
+from gapbound.reward import AbsoluteDeviation, Bump, Cosine, HalfSpace, Linear, Quadratic, Reward
+from gapbound.simulate import Simulation, simulate
+from gapbound.tilt import tilt
+
+__all__ = [
+    "VE",
+    "VP",
+    "AbsoluteDeviation",
+    "AffineScore",
+    "Bump",
+    "Cosine",
+    "Estimate",
+    "FlowMatching",
+    "Gaussian",
+    "GaussianMixture",
+    "GapEstimate",
+    "HalfSpace",
+    "Linear",
+    "Process",
+    "Quadratic",
+    "Rate",
+    "RateFit",
+    "Reward",
+    "Simulation",
+    "Windows",
+    "discrete_law",
+    "estimate_gap",
+    "fit_rate",
+    "grid",
+    "guided",
+    "rate",
+    "reward_gap",
+    "simulate",
+    "terminal_law",
+    "tilt",
+]

@@ -1,0 +1,96 @@
+"""What every reward is: a function of the sample, with an exact expectation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gapbound._validate import Array, finite
+from gapbound.gaussian import Gaussian
+from gapbound.mixture import GaussianMixture
+
+
+class Reward(ABC):
+    r"""A function r of the sample, from (\*shape, d) to (\*shape,)."""
+
+    _vectors: ClassVar[tuple[str, ...]] = ()  # the fields that are a number or an array (d,)
+
+    @abstractmethod
+    def __call__(self, x: Any) -> Any:
+        """r(x) for an array or a tensor of shape (..., d): shape (...), dtype and device of a tensor kept."""
+
+    @property
+    @abstractmethod
+    def lipschitz(self) -> float:
+        """Smallest L with ``|r(x) - r(y)| <= L |x - y|`` in the Euclidean norm; inf if there is none."""
+
+    @property
+    @abstractmethod
+    def range(self) -> tuple[float, float]:
+        """``(inf r, sup r)``, possibly infinite."""
+
+    @abstractmethod
+    def _gaussian(self, law: Gaussian) -> Array:
+        r"""E r under ``law``, shape \*batch."""
+
+    @property
+    def dim(self) -> int | None:
+        """The dimension, where an array among the parameters fixes it."""
+        sizes = [value.shape[-1] for value in self._arrays().values()]
+        return sizes[0] if sizes else None
+
+    def in_dim(self, dim: int) -> Reward:
+        """The same reward with every number written out as a vector of ``dim`` entries.
+
+        Raises:
+            ValueError: the reward has another dimension.
+        """
+        vectors = {name: self._vector(name, dim) for name in self._vectors}
+        return replace(self, **vectors) if vectors else self  # type: ignore[type-var]
+
+    def expectation(self, law: Gaussian | GaussianMixture) -> Any:
+        r"""E r under a Gaussian or a mixture: an array of its batch shape (an ``Estimate`` for a callable).
+
+        Raises:
+            ValueError: the law has another dimension than the reward.
+            TypeError: ``law`` is neither.
+        """
+        if isinstance(law, GaussianMixture):
+            return (law.weights * self._gaussian(law.components)).sum(-1)
+        if isinstance(law, Gaussian):
+            return self._gaussian(law)
+        raise TypeError(f"expectation needs a Gaussian or a GaussianMixture, got {law!r}")
+
+    def _arrays(self) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in self._vectors if np.ndim(getattr(self, name))}
+
+    def _vector(self, name: str, dim: int) -> Array:
+        """A field as an array (dim,)."""
+        value: Array = getattr(self, name)
+        if value.ndim and value.shape[-1] != dim:
+            raise ValueError(f"{name} has shape {value.shape}, which does not fit the dimension {dim}")
+        return np.broadcast_to(value, (dim,))
+
+    def _validate_vectors(self) -> None:
+        for name in self._vectors:
+            value = finite(name, getattr(self, name))
+            if value.ndim > 1 or not value.size:
+                raise ValueError(f"{name} must be a number or an array of shape (d,), got shape {value.shape}")
+            object.__setattr__(self, name, value)
+        self._validate_dims()
+
+    def _validate_dims(self) -> None:
+        arrays = self._arrays()
+        if len({value.shape[-1] for value in arrays.values()}) > 1:
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+            raise ValueError(f"the parameters must have one dimension, got shapes {shapes}")
+
+    def _validate_numbers(self, *names: str) -> None:
+        for name in names:
+            value = finite(name, getattr(self, name))
+            if value.ndim:
+                raise ValueError(f"{name} must be one number, got shape {value.shape}")
+            object.__setattr__(self, name, float(value))

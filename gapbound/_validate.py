@@ -1,0 +1,91 @@
+"""Checks at the public door: wrong input raises here, with the value met and the remedy.
+
+``TypeError`` for a value of the wrong kind, ``ValueError`` for a value out of range. Nothing is clamped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def real(name: str, value: Any) -> Array:
+    """``value`` as a float64 array; ``TypeError`` unless it is a real number or an array of them."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        return array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a real number or an array of them, got {value!r}") from None
+
+
+def finite(name: str, value: Any) -> Array:
+    """A real array without NaN or infinity."""
+    array = real(name, value)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {_first(array, ~np.isfinite(array))}")
+    return array
+
+
+def positive(name: str, value: Any) -> Array:
+    """A finite array with every entry above 0."""
+    array = finite(name, value)
+    if not (array > 0).all():
+        raise ValueError(f"{name} must be positive, got {_first(array, array <= 0)}")
+    return array
+
+
+def non_negative(name: str, value: Any) -> Array:
+    """A finite array with every entry at least 0."""
+    array = finite(name, value)
+    if not (array >= 0).all():
+        raise ValueError(f"{name} must be 0 or more, got {_first(array, array < 0)}")
+    return array
+
+
+def within(name: str, value: Any, low: float, high: float) -> Array:
+    """A finite array with every entry in [low, high]."""
+    array = finite(name, value)
+    outside = (array < low) | (array > high)
+    if outside.any():
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {_first(array, outside)}")
+    return array
+
+
+def count(name: str, value: Any, at_least: int = 1) -> int:
+    """A whole number of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}")
+    return int(value)
+
+
+def choice(name: str, value: Any, known: Iterable[str]) -> str:
+    """One of the ``known`` names."""
+    names = list(known)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of the names {names}, got {value!r}")
+    if value not in names:
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(names)}")
+    return value
+
+
+def broadcastable(what: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The common shape of ``shapes``, or ``ValueError`` naming them."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"{what} do not broadcast: shapes {' and '.join(map(str, shapes))}") from None
+
+
+def _first(array: Array, at_fault: NDArray[np.bool_]) -> str:
+    where = tuple(int(i) for i in np.argwhere(at_fault)[0])
+    return f"{array[where]!s}" + (f" at index {where}" if where else "")

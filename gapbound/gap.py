@@ -1,0 +1,83 @@
+"""The reward gap: what the sampler that is shipped earns more than the sampler that was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gapbound._validate import Array
+from gapbound.affine import AffineScore
+from gapbound.estimate_value import Estimate
+from gapbound.eta import Eta, Windows, checked
+from gapbound.gaussian import Gaussian, rotate, transposed
+from gapbound.law import contraction_difference, excess_less_variance, noise_range, terminal_law
+from gapbound.process import Process
+from gapbound.reward import Linear, Quadratic, Reward, as_reward
+
+
+def reward_gap(
+    target: Gaussian | AffineScore,
+    process: Process,
+    reward: Reward | Callable[[Any], Any],
+    eta: Eta = 1.0,
+    eta_ref: Eta = 0.0,
+) -> Any:
+    r"""E r under the sampler with ``eta_ref`` minus E r under the one with ``eta``: ODE minus SDE by default.
+
+    Linear and quadratic rewards on Gaussians use the rearranged difference
+
+    .. math:: \mathrm{GAP} = \sum_i (\Phi^{ref}_i - \Phi_i) \big\{ -[A (2(m - c) + \delta \circ S)]_i \, \delta_i
+        - A_{ii} (\text{excess} - v_i) S_i + b_i \delta_i \big\}, \quad \delta = -m, \quad S = \Phi^{ref} + \Phi
+
+    in the eigenbasis of the covariance (Phi: see ``gapbound.law``). Nothing nearly equal is subtracted: for a diagonal
+    covariance the error stays below 1e-10 of the sum of the absolute terms down to gaps of 1e-290, for a full one below
+    that times the condition number. Other rewards: 1e-12 of their range.
+
+    Args:
+        target: Gaussian, or the affine score of ``guided``; batch axes broadcast with T and eta.
+        process: VE, VP or FlowMatching.
+        reward: a gapbound reward, or any callable on arrays (n, d) -> (n,).
+        eta: stochasticity of the training sampler: number, array or ``Windows``.
+        eta_ref: stochasticity of the reference sampler; 0 is the ODE.
+
+    Returns:
+        Array of the common batch shape; an ``Estimate`` with its error for a callable.
+
+    Raises:
+        ValueError: negative eta, a reward of another dimension.
+        TypeError: a mixture, whose law has no closed form (use ``estimate_gap``).
+    """
+    reward = as_reward(reward)
+    if isinstance(target, Gaussian) and isinstance(reward, Quadratic | Linear):
+        return _quadratic_gap(target, process, reward, checked(eta), checked(eta_ref, "eta_ref"))
+    ref = reward.expectation(terminal_law(target, process, checked(eta_ref, "eta_ref")))
+    own = reward.expectation(terminal_law(target, process, eta))
+    if isinstance(ref, Estimate):
+        return Estimate(ref.value - own.value, np.hypot(ref.error, own.error), ref.method, ref.n)
+    return ref - own
+
+
+def _quadratic_gap(
+    target: Gaussian, process: Process, reward: Quadratic | Linear, eta: Array | Windows, eta_ref: Array | Windows
+) -> Array:
+    variance, basis = target.spectrum
+    A, c, b, _ = reward.quadratic_form(target.dim)
+    A, diagonal = _in_basis(A, basis)
+    back = transposed(basis)
+    centred, delta, slope = rotate(back, target.mean - c), -rotate(back, target.mean), rotate(back, b)
+    difference, total = contraction_difference(variance, *noise_range(process), eta_ref, eta)
+    curvature = 2 * centred + delta * total
+    curvature = A * curvature if np.ndim(A) == 0 else rotate(A, curvature)
+    bracket = delta * (slope - curvature) - diagonal * excess_less_variance(process, variance) * total
+    return (difference * bracket).sum(-1)
+
+
+def _in_basis(A: Any, basis: Array | None) -> tuple[Any, Any]:
+    """The matrix of the reward in the eigenbasis, and its diagonal; a number is the same in every basis."""
+    if np.ndim(A) == 0:
+        return A, A
+    if basis is not None:
+        A = transposed(basis) @ A @ basis
+    return A, np.diagonal(A, axis1=-2, axis2=-1)

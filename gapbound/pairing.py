@@ -1,0 +1,78 @@
+r"""What pairing an ODE run with SDE runs over the same x_T is worth, from the exact laws of the two chains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gapbound._validate import Array
+from gapbound.chain import affine_steps, diagonalised, discrete_law, initial_std
+from gapbound.eta import Windows, checked
+from gapbound.gaussian import Gaussian, rotate, transposed
+from gapbound.process import Process
+from gapbound.reward import Linear, Quadratic, Reward
+
+
+def predicted_reduction(
+    model: Any,
+    process: Process,
+    reward: Reward,
+    sampler: str,
+    sigmas: Array,
+    eta_ref: Any,
+    eta: Any,
+    draws: int = 1,
+) -> float | None:
+    r"""Variance of independent runs over the variance of pairs that share x_T; inf where the two runs coincide.
+
+    Two chains over one x_T have Cov = K_1 K_2 in each eigendirection, K = product of the steps' factors times the
+    prior's standard deviation; for the exact sampler the correlation is rho^(eta^2/2). With g = b - 2A(mean - c),
+
+    .. math:: \mathrm{Cov}(r(X), r(Y)) = 2 \, \mathrm{tr}(A C A C) + g_X' C g_Y
+
+    Returns:
+        The ratio, or None where it has no closed form (the model is not a Gaussian or the reward not quadratic).
+    """
+    if not isinstance(model, Gaussian) or not isinstance(reward, Quadratic | Linear):
+        return None
+    A, slope = _gradient(model, reward)
+    ref, own = (_Chain(model, process, sampler, sigmas, checked(value)) for value in (eta_ref, eta))
+
+    def covariance(x: _Chain, y: _Chain, cross: Array) -> float:
+        return _quadratic_part(A, cross) + float((slope(x.mean) * cross * slope(y.mean)).sum())
+
+    ref_variance, own_variance = covariance(ref, ref, ref.variance), covariance(own, own, own.variance)
+    within, across = covariance(own, own, own.kept**2), covariance(ref, own, ref.kept * own.kept)
+    averaged = (own_variance + (draws - 1) * within) / draws
+    independent = ref_variance + own_variance / draws
+    paired = ref_variance + averaged - 2 * across
+    return independent / paired if paired > 1e-12 * independent else np.inf
+
+
+class _Chain:
+    """End of one chain in the eigenbasis: mean, variance, and what it keeps of x_T's unit noise."""
+
+    def __init__(self, model: Gaussian, process: Process, sampler: str, sigmas: Array, eta: Array | Windows) -> None:
+        diagonal, _ = diagonalised(model)
+        law = discrete_law(diagonal, process, sampler, eta, sigmas=sigmas)
+        self.mean, self.variance = law.mean, law.variances
+        factors = [affine.A for affine in affine_steps(diagonal, sampler, sigmas, eta)]
+        self.kept = np.prod(np.stack(factors), axis=0) * initial_std(process)
+
+
+def _gradient(model: Gaussian, reward: Quadratic | Linear) -> tuple[Any, Any]:
+    """The reward's matrix in the eigenbasis (a number stays one), and its gradient there as a function of the mean."""
+    A, c, b, _ = reward.quadratic_form(model.dim)
+    _, basis = model.spectrum
+    back = transposed(basis)
+    if np.ndim(A) and basis is not None:
+        A = back @ A @ basis
+    c, b = rotate(back, c), rotate(back, b)
+    return A, lambda mean: b - 2 * (A * (mean - c) if np.ndim(A) == 0 else A @ (mean - c))
+
+
+def _quadratic_part(A: Any, cross: Array) -> float:
+    if np.ndim(A) == 0:
+        return float(2 * A**2 * (cross**2).sum())
+    return float(2 * (A**2 * np.outer(cross, cross)).sum())
