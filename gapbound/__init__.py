@@ -6,7 +6,7 @@ Conventions, for every module:
   noise level sigma, with tau = sigma^2, where every process is the heat flow q_tau = p * N(0, tau I).
 - **Time** runs from 0 (data) to T (noise); samplers run down. Grids are falling noise levels.
 - **eta** multiplies the standard deviation of the noise: dz = -(1 + eta^2)/2 score dtau + eta dW. 0 is the
-  probability-flow ODE, 1 the time reversal. Other libraries' eta differ: see the sampler table in the README.
+  probability-flow ODE, 1 the time reversal. Other libraries' eta differ: see ``gapbound.kernel``.
 - **snr** = alpha_bar / (1 - alpha_bar) = 1 / sigma^2, a ratio of variances; alpha_bar = 1 / (1 + sigma^2).
 - **score** = grad log q_tau(z); **eps** = -sigma score is the noise prediction.
 - **Shapes.** The last axis is the dimension d, leading axes are batch; a bare number is d = 1 (see ``Gaussian``).
@@ -26,10 +26,8 @@ from gapbound.grid import grid
 from gapbound.law import terminal_law
 from gapbound.mixture import GaussianMixture
 from gapbound.process import VE, VP, FlowMatching, Process
-from gapbound.rate import Rate, rate
 from gapbound.reward import AbsoluteDeviation, Bump, Cosine, HalfSpace, Linear, Quadratic, Reward
 from gapbound.simulate import Simulation, simulate
-from gapbound.tilt import tilt
 
 __all__ = [
     "VE",
@@ -47,7 +45,6 @@ __all__ = [
     "Linear",
     "Process",
     "Quadratic",
-    "Rate",
     "RateFit",
     "Reward",
     "Simulation",
@@ -57,9 +54,7 @@ __all__ = [
     "fit_rate",
     "grid",
     "guided",
-    "rate",
     "reward_gap",
     "simulate",
     "terminal_law",
-    "tilt",
 ]

@@ -18,7 +18,7 @@ from gapbound.eta import Eta, Windows, checked
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 from gapbound.grid import grid as make_grid
 from gapbound.kernel import Step, check, step
-from gapbound.process import Process
+from gapbound.process import Process, checked_process
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def levels(process: Process, steps: int | None, sigmas: Any, kind: str, t_min: f
         return make_grid(process, 50 if steps is None else steps, kind, t_min)
     if steps is not None:
         raise ValueError(f"give steps or sigmas, not both, got steps={steps} and {len(sigmas)} sigmas")
-    values = real("sigmas", sigmas)
+    values, sigma_T = real("sigmas", sigmas), checked_process(process).sigma_T
     if len(values) < 2 or np.isnan(values).any() or not (np.diff(values, axis=0) < 0).all() or (values[-1] < 0).any():
         raise ValueError(f"sigmas must fall to 0 or more in at least one step, got {values}")
-    if not np.isclose(values[0], process.sigma_T, rtol=1e-9, atol=0).all():
-        raise ValueError(f"sigmas must start at sigma_T = {process.sigma_T}, got {values[0]}")
+    if not np.isclose(values[0], sigma_T, rtol=1e-9, atol=0).all():
+        raise ValueError(f"sigmas must start at sigma_T = {sigma_T}, got {values[0]}")
     return values
 
 
@@ -73,6 +73,7 @@ def discrete_law(
 
     Raises:
         ValueError: unknown names, an eta that the sampler does not admit, a sampler that needs a Gaussian.
+        TypeError: a model that is neither a Gaussian nor an affine score.
     """
     eta = checked(eta)
     sigmas = levels(process, steps, sigmas, grid, t_min)
@@ -98,9 +99,15 @@ def initial_std(process: Process) -> Array:
 
 
 def diagonalised(model: Gaussian | AffineScore) -> tuple[Gaussian | AffineScore, Array | None]:
-    """The model in its eigenbasis and that basis (None where it is diagonal already or has none)."""
+    """The model in its eigenbasis and that basis (None where it is diagonal already or has none).
+
+    Raises:
+        TypeError: the model is neither a Gaussian nor an affine score.
+    """
     if isinstance(model, AffineScore):
         return model.diagonalised()
+    if not isinstance(model, Gaussian):
+        raise TypeError(f"an exact chain needs a Gaussian or an affine score, got {type(model).__name__}; use simulate")
     eigenvalues, basis = model.spectrum
     return trusted(rotate(transposed(basis), model.mean), eigenvalues, event=1), basis
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, non_negative, real
+from gapbound._validate import Array, non_negative, real, within
 
 
 @dataclass(frozen=True, init=False)
@@ -33,12 +33,15 @@ class Windows:
 
     Raises:
         ValueError: a bound or an eta is negative or NaN, a window is empty, or two windows overlap.
+        TypeError: something that is not a list of triples of numbers.
     """
 
     windows: tuple[tuple[float, float, float], ...]
 
     def __init__(self, windows: Iterable[Sequence[float]]) -> None:
         """See the class."""
+        if not isinstance(windows, Iterable):
+            raise TypeError(f"windows must be a list of triples (sigma_low, sigma_high, eta), got {windows!r}")
         ordered = sorted(_window(w) for w in windows)
         for (low, high, _), (next_low, next_high, _) in itertools.pairwise(ordered):
             if next_low < high:
@@ -58,6 +61,7 @@ class Windows:
 
 
 Eta = float | Array | Windows
+LARGEST = 1e100  # eta^2 and its integrals stay finite up to here
 
 
 def _window(window: Any) -> tuple[float, float, float]:
@@ -67,8 +71,8 @@ def _window(window: Any) -> tuple[float, float, float]:
         raise TypeError(f"a window is a triple (sigma_low, sigma_high, eta) of numbers, got {window!r}") from error
     if not 0 <= low < high:
         raise ValueError(f"a window needs 0 <= sigma_low < sigma_high, got sigma_low={low:g}, sigma_high={high:g}")
-    if not 0 <= eta < math.inf:
-        raise ValueError(f"eta must be finite and 0 or more, got {eta:g} in the window ({low:g}, {high:g})")
+    if not 0 <= eta <= LARGEST:
+        raise ValueError(f"eta must lie in [0, {LARGEST:g}], got {eta:g} in the window ({low:g}, {high:g})")
     return low, high, eta
 
 
@@ -76,10 +80,13 @@ def checked(eta: Any, name: str = "eta") -> Array | Windows:
     """``eta`` as a validated array or profile.
 
     Raises:
-        ValueError: eta is negative, NaN or infinite.
+        ValueError: eta is negative, NaN, infinite or above 1e100.
         TypeError: eta is neither a number, an array nor ``Windows``.
     """
-    return eta if isinstance(eta, Windows) else non_negative(name, eta)
+    if isinstance(eta, Windows):
+        return eta
+    value = non_negative(name, eta)
+    return within(name, value, 0.0, LARGEST)
 
 
 def segments(*etas: Array | Windows) -> list[tuple[float, float, tuple[Array, ...]]]:

@@ -106,7 +106,7 @@ def quadrature(function: Callable[[Any], Any], mean: Array, sd: Array) -> tuple[
 
     Composite 16-point Gauss-Legendre on mean -+ 12 sd. Panels are doubled until two successive doublings change nothing
     beyond 1e-13 of E|f|, or 65,536 nodes are reached; the error is the larger of the last two changes. Features
-    narrower than about sd/50 can be missed, and jumps converge slowly (error about jump times sd/5000).
+    narrower than about sd/50 can be missed, and jumps converge slowly (error about 1e-4 of the jump).
     """
     centre, width = mean.ravel(), sd.ravel()
     value, size = _composite(function, centre, width, PANELS[0])

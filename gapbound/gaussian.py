@@ -48,6 +48,8 @@ class Gaussian:
     def __init__(self, mean: Any, cov: Any) -> None:
         """See the class."""
         mean, cov = finite("mean", mean), finite("cov", cov)
+        if not mean.size:
+            raise ValueError(f"mean must not be empty, got shape {mean.shape}; its last axis is the dimension")
         bare_number = mean.ndim == 0
         mean = np.atleast_1d(mean)
         if cov.ndim > mean.ndim and not bare_number:
@@ -91,10 +93,18 @@ class Gaussian:
         r"""``(eigenvalues, basis)``: shapes (\*batch, d) and (\*batch, d, d), cov = basis diag(eigenvalues) basis'.
 
         The basis is None for a diagonal covariance, which is its own eigenbasis.
+
+        Raises:
+            ValueError: the covariance is singular to rounding.
         """
         if self.is_diagonal:
             return self.cov, None
         eigenvalues, basis = np.linalg.eigh(self.cov)
+        if not (eigenvalues > 0).all():
+            raise ValueError(
+                f"cov is singular to rounding: eigenvalues from {eigenvalues.min():g} to {eigenvalues.max():g}; add a "
+                "multiple of the identity"
+            )
         return eigenvalues, basis
 
     def noised(self, sigma: Any) -> Gaussian:
@@ -181,10 +191,14 @@ class Gaussian:
 
 def rotate(basis: Any, vectors: Any) -> Any:
     """``basis @ vector`` on the last axis; the vectors themselves where ``basis`` is None."""
-    return vectors if basis is None else (basis @ vectors[..., None])[..., 0]
+    if basis is None:
+        return vectors
+    # one basis for all vectors is one matrix product
+    return vectors @ basis.swapaxes(-1, -2) if basis.ndim == 2 else (basis @ vectors[..., None])[..., 0]
 
 
 def transposed(basis: Any) -> Any:
+    """``basis'``; None for None."""
     return None if basis is None else basis.swapaxes(-1, -2)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._validate import Array, choice, count, positive
-from gapbound.process import VP, Process
+from gapbound.process import VP, Process, checked_process
 from gapbound.schedule import SPACINGS, DiscreteRate
 
 #: "time", "sigma": uniform in t, in sigma. "log-sigma": geometric. "karras": uniform in sigma^(1/rho). "leading",
@@ -35,12 +35,24 @@ def grid(
 
     Raises:
         ValueError: an unknown kind, a grid that the process does not admit (sigma_T = inf needs "time"; the spacings
-            need a discrete schedule started where they start), sigma_min not below sigma_T, t_min not below T.
+            need a discrete schedule started where they start), sigma_min not below sigma_T, t_min not below T, rho not
+            positive, levels that overflow or coincide.
     """
     steps = count("steps", steps)
     if choice("grid", kind, KINDS) in SPACINGS:
         return _spaced(process, steps, kind)
-    sigma_0, sigma_T = process.sigma(t_min), process.sigma_T
+    with np.errstate(over="ignore", invalid="ignore"):
+        levels = _spread(process, steps, kind, t_min, sigma_min, rho)
+    if not (levels[1:] < levels[:-1]).all():
+        raise ValueError(
+            f"{steps} steps of grid {kind!r} from sigma_T = {process.sigma_T} do not fall in floating point: sigma "
+            "overflows or neighbours coincide; use a smaller T, fewer steps or another grid"
+        )
+    return levels
+
+
+def _spread(process: Process, steps: int, kind: str, t_min: float, sigma_min: float, rho: float) -> Array:
+    sigma_0, sigma_T = checked_process(process).sigma(t_min), process.sigma_T
     if not (sigma_0 < sigma_T).all():
         raise ValueError(f"t_min must be below T, got t_min={t_min} and T={process.T}")
     fraction = np.linspace(0, 1, steps + 1).reshape(-1, *[1] * np.ndim(sigma_T))
@@ -50,9 +62,9 @@ def grid(
         raise ValueError(f"grid {kind!r} cannot start at sigma_T = inf; use grid='time' or t_max < 1")
     if kind == "sigma":
         return sigma_T + (sigma_0 - sigma_T) * fraction
-    power = rho if kind == "karras" else np.inf
-    if sigma_0 > 0:
-        return _power_law(sigma_T, sigma_0, fraction, float(positive("rho", power)) if kind == "karras" else power)
+    power = float(positive("rho", rho)) if kind == "karras" else np.inf
+    if (sigma_0 > 0).all():
+        return _power_law(sigma_T, sigma_0, fraction, power)
     sigma_min = float(positive("sigma_min", sigma_min))
     if not (sigma_min < sigma_T).all():
         raise ValueError(f"sigma_min must be below sigma_T = {np.min(sigma_T):g}, got {sigma_min:g}")

@@ -9,7 +9,7 @@ and for the samplers that evaluate the model a second time, at z' and sigma_next
 .. math:: z'' = D + \text{carry}_2 \cdot \epsilon + \text{again} \cdot \epsilon' + \text{std} \cdot \xi.
 
 Closed-form laws (``chain``), simulation (``simulate``) and schedulers of other libraries all read these coefficients.
-The units of eta in other libraries are in ``gapbound.eta`` and in theory: ours multiplies dW.
+The eta of other libraries differs: ours multiplies dW, and DDIM's agrees with it at 0 and 1 only.
 """
 
 from __future__ import annotations

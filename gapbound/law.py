@@ -19,7 +19,7 @@ from gapbound._validate import Array
 from gapbound.affine import AffineScore, moments
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, segments, squared_integral
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
-from gapbound.process import Process
+from gapbound.process import Process, checked_process
 
 
 def terminal_law(target: Gaussian | AffineScore, process: Process, eta: Eta, t_min: float = 0.0) -> Gaussian:
@@ -64,9 +64,7 @@ def noise_range(process: Process, t_min: float = 0.0) -> tuple[Array, Array]:
         ValueError: t_min is not below T.
         TypeError: ``process`` is not a Process.
     """
-    if not isinstance(process, Process):
-        raise TypeError(f"process must be VE, VP or FlowMatching, got {process!r}")
-    sigma_0, sigma_T = process.sigma(t_min), process.sigma_T
+    sigma_0, sigma_T = checked_process(process).sigma(t_min), process.sigma_T
     if not (sigma_0 < sigma_T).all():
         raise ValueError(f"t_min must be below T, got t_min={t_min} and T={process.T}")
     return np.asarray(sigma_0)[..., None], np.asarray(sigma_T)[..., None]

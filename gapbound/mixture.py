@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from gapbound._arrays import like, namespace, points
 from gapbound._validate import Array, broadcastable, count, finite, non_negative, positive
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
+
+CANCELLATION = 1e-3  # what rounding may cost a log-posterior before the fast score gives way to the direct one
+MAX_KNOWN = 1024  # noise levels whose constants are kept
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -77,7 +82,7 @@ class GaussianMixture:
 
     @property
     def cov(self) -> Array:
-        r"""The covariance: full matrices (\*batch, d, d), in d = 1 variances (\*batch, 1), as ``Gaussian`` takes them."""
+        r"""The covariance, as ``Gaussian`` takes it: matrices (\*batch, d, d), in d = 1 variances (\*batch, 1)."""
         offset = self.components.mean - self.mean[..., None, :]
         weights = self.weights[..., None]
         if self.dim == 1:
@@ -124,17 +129,59 @@ class GaussianMixture:
     def score(self, z: Any, sigma: Any = 0.0) -> Any:
         r"""``grad log q_tau(z)`` for an array or a tensor ``z`` of last axis d; ``sigma`` broadcasts with the batch.
 
-        .. math:: \nabla \log q_\tau = -\sum_k p_k(z) \, (S_k + \tau)^{-1} (z - m_k), \qquad p_k \propto w_k N(z; m_k, S_k + \tau)
+        .. math:: \nabla \log q_\tau = -\sum_k p_k(z) \, (S_k + \tau)^{-1} (z - m_k),
+            \qquad p_k \propto w_k N(z; m_k, S_k + \tau)
         """
         z = points("z", z, self.dim)
+        if isinstance(z, torch.Tensor) and not self.batch_shape and self.components.is_diagonal and np.ndim(sigma) == 0:
+            return self._fast_score(z.reshape(-1, self.dim), sigma).reshape(z.shape)
         joint, pull = self._joint(z, sigma)
-        return (_softmax(joint)[..., None] * pull).sum(-2)
+        xp = namespace(z)
+        relative = xp.exp(joint - xp.amax(joint, -1)[..., None])
+        return (relative[..., None] * pull).sum(-2) / relative.sum(-1)[..., None]
+
+    def _fast_score(self, z: torch.Tensor, sigma: Any) -> torch.Tensor:
+        """The score at ``z`` of shape (n, d) for diagonal components: matrix products over (K, n), no (K, n, d).
+
+        They round as torch.get_float32_matmul_precision() says ("highest" unless changed); how rows are cut into calls
+        shows in the last bits only.
+        """
+        c = self._score_constants(sigma, z.dtype, z.device)
+        if c.squares_cancel:
+            joint = torch.stack([((z - mean) ** 2) @ half for mean, half in zip(c.mean, c.minus_half, strict=True)])
+            joint = joint + c.constant
+        else:
+            joint = torch.addmm(c.constant, c.linear, z.T)
+            if not c.shared:
+                joint = joint.addmm_(c.minus_half, (z * z).T)
+        posterior = torch.softmax(joint, 0).T
+        precision = c.precision[0] if c.shared else posterior @ c.precision
+        return torch.addcmul(posterior @ c.linear, z, precision, value=-1)
+
+    def _score_constants(self, sigma: Any, dtype: torch.dtype, device: torch.device) -> _ScoreConstants:
+        key = (float(sigma), dtype, device)
+        known = self._known_constants
+        if key not in known:
+            if len(known) >= MAX_KNOWN:
+                known.clear()
+            known[key] = _score_constants(self, float(non_negative("sigma", sigma)), dtype, device)
+        return known[key]
+
+    @property
+    def _log_weights(self) -> Array:
+        """Logarithms of the weights; -inf for one that a tilt made underflow."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.weights)
+
+    @cached_property
+    def _known_constants(self) -> dict[Any, _ScoreConstants]:
+        return {}
 
     def _joint(self, z: Any, sigma: Any) -> tuple[Any, Any]:
         r"""log(w_k N(z; m_k, S_k + tau)) and -(S_k + tau)^-1 (z - m_k): shapes (..., K) and (..., K, d)."""
         eigenvalues, basis = self.components.spectrum
         variance = eigenvalues + non_negative("sigma", sigma)[..., None, None] ** 2
-        constant = np.log(self.weights) - (np.log(variance).sum(-1) + self.dim * math.log(2 * math.pi)) / 2
+        constant = self._log_weights - (np.log(variance).sum(-1) + self.dim * math.log(2 * math.pi)) / 2
         Q = None if basis is None else like(z, basis)
         offset = rotate(transposed(Q), like(z, self.components.mean) - z[..., None, :])
         pull = offset / like(z, variance)
@@ -152,10 +199,32 @@ def mixed(weights: Array, components: Gaussian) -> GaussianMixture:
     return law
 
 
-def _softmax(joint: Any) -> Any:
-    xp = namespace(joint)
-    relative = xp.exp(joint - xp.amax(joint, -1)[..., None])
-    return relative / relative.sum(-1)[..., None]
+@dataclass(frozen=True, eq=False)
+class _ScoreConstants:
+    """What the score needs at one noise level, shapes (K, d) and (K, 1), v = cov + tau."""
+
+    mean: torch.Tensor
+    linear: torch.Tensor  # mean / v
+    precision: torch.Tensor  # 1 / v
+    minus_half: torch.Tensor  # -1 / (2 v)
+    constant: torch.Tensor  # of log(w_k N_k), without mean' linear / 2 where squares_cancel
+    shared: bool  # whether all components have the same v, so that z^2 / v drops out of the posterior
+    squares_cancel: bool
+
+
+def _score_constants(law: GaussianMixture, sigma: float, dtype: torch.dtype, device: torch.device) -> _ScoreConstants:
+    r"""(z - m)^2 / v is expanded where that costs the log-posterior less than ``CANCELLATION``, eps times m^2 / v."""
+    mean, variance = law.components.mean, law.components.cov + sigma**2
+    size = (mean**2 / variance).sum(-1)
+    cancel = bool(size.max() * torch.finfo(dtype).eps > CANCELLATION)
+    constant = law._log_weights - np.log(variance).sum(-1) / 2 - (0.0 if cancel else size / 2)
+    arrays = (mean, mean / variance, 1 / variance, -1 / (2 * variance), constant[:, None])
+    tensors = tuple(torch.tensor(array, dtype=dtype, device=device) for array in arrays)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors[:-1]):
+        raise ValueError(f"a variance of {variance.min():g} is too small for {dtype}; use torch.float64")
+    mean_, linear, precision, minus_half, offset = tensors
+    shared = bool((variance == variance[0]).all())
+    return _ScoreConstants(mean_, linear, precision, minus_half, offset, shared, cancel)
 
 
 def _check_weights(weights: Array) -> None:
@@ -168,7 +237,7 @@ def _check_weights(weights: Array) -> None:
 
 
 def _covariances(covs: Array, weights: Array, dim: int) -> Array:
-    """The covariances as ``Gaussian`` wants them beside means of shape (\\*batch, K, d)."""
+    r"""The covariances as ``Gaussian`` wants them beside means of shape (\*batch, K, d)."""
     K = weights.shape[-1]
     if covs.ndim == weights.ndim and dim == 1:
         covs = covs[..., None]

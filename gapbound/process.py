@@ -39,11 +39,12 @@ class Process(ABC):
 
     def alpha_bar(self, t: Any) -> Array:
         """``1 / (1 + sigma^2)``, for every model: s^2 for VP, formal for the others."""
-        return 1 / (1 + self.sigma(t) ** 2)
+        with np.errstate(over="ignore"):
+            return 1 / (1 + self.sigma(t) ** 2)
 
     def snr(self, t: Any) -> Array:
         """``alpha_bar / (1 - alpha_bar) = 1 / sigma^2``: signal-to-noise ratio of variances; inf at t = 0."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return np.asarray(self.sigma(t)) ** -2.0
 
     @property
@@ -53,8 +54,9 @@ class Process(ABC):
 
     @property
     def prior_variance(self) -> Array:
-        """Variance per coordinate of the prior in z: ``sigma_T^2 + prior_excess``; inf where sigma_T is."""
-        return self.sigma_T**2 + self.prior_excess
+        """Variance per coordinate of the prior in z: ``sigma_T^2 + prior_excess``; inf where sigma_T^2 is."""
+        with np.errstate(over="ignore"):
+            return self.sigma_T**2 + self.prior_excess
 
     @abstractmethod
     def prior(self, dim: int = 1) -> Gaussian:
@@ -237,6 +239,17 @@ class FlowMatching(Process):
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, I)."""
         return _centred(np.ones_like(self.t_max), dim)
+
+
+def checked_process(process: Any) -> Process:
+    """``process`` itself.
+
+    Raises:
+        TypeError: it is not a Process (a class in place of an instance, say).
+    """
+    if not isinstance(process, Process):
+        raise TypeError(f"process must be an instance of VE, VP or FlowMatching, got {process!r}")
+    return process
 
 
 def _centred(variance: Array, dim: int) -> Gaussian:

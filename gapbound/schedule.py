@@ -115,13 +115,15 @@ class DiscreteRate(Schedule):
         return np.interp(t, np.arange(knots.size), knots)
 
     def times(self, steps: int, spacing: str) -> Array:
-        """The ``steps + 1`` falling times that diffusers' DDIMScheduler visits, the final one included.
+        """The falling times that diffusers' DDIMScheduler visits, the final one included: ``steps + 1`` of them.
 
-        Its default timesteps for "leading", "trailing" and "linspace", each plus 1 (see the class); each step of
-        "leading" and "trailing" spans K // steps or K / steps training steps, the last ends at t = 0 or t = 1.
+        Its timesteps for "leading", "trailing" and "linspace", each plus 1 (see the class), then t = 0 or t = 1. One
+        fewer where its last step would stand still (steps_offset 0 without set_alpha_to_one). Each of its steps spans
+        K // steps training steps; for "linspace", and for "trailing" where ``steps`` does not divide K, that misses its
+        own next timestep by a rounding. These times do not: each step here ends where the next begins.
 
         Raises:
-            ValueError: more steps than the schedule has, an unknown spacing.
+            ValueError: more steps than the schedule has, an unknown spacing, no step left.
         """
         K = self.alphas_cumprod.size
         if count("steps", steps) > K:
@@ -130,12 +132,16 @@ class DiscreteRate(Schedule):
         if spacing == "leading":
             timesteps = np.arange(steps)[::-1] * (K // steps) + self.steps_offset
         elif spacing == "trailing":
-            timesteps = np.round(np.arange(K, 0, -K / steps)) - 1
+            timesteps = np.round(np.arange(K, 0, -K / steps))[:steps] - 1  # rounding may add a step to t = 0
         else:
             timesteps = np.round(np.linspace(0, K - 1, steps))[::-1]
-        last = 0.0 if self.set_alpha_to_one else 1.0
         times = timesteps.astype(float) + 1
-        return np.append(times, last) if times[-1] > last else np.append(times[:-1], last)
+        # past the schedule's first entry set_alpha_to_one decides; an offset can keep the last step from going there
+        last = max(times[-1] - K // steps, 0.0 if self.set_alpha_to_one else 1.0)
+        times = np.append(times[times > last], last)
+        if times.size < 2:
+            raise ValueError(f"{spacing!r} with {steps} step(s) starts at its end, t={last:g}; use more steps")
+        return times
 
 
 SPACINGS = ("leading", "trailing", "linspace")
@@ -166,7 +172,10 @@ def from_diffusers(config: Mapping[str, Any]) -> DiscreteRate:
 
     Raises:
         ValueError: an unknown beta_schedule, or rescaled zero-SNR betas, whose sigma_T is infinite.
+        TypeError: ``config`` is not a mapping.
     """
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping such as scheduler.config, got {type(config).__name__}")
     if config.get("rescale_betas_zero_snr"):
         raise ValueError("rescale_betas_zero_snr=True makes sigma_T infinite; set it to False for a finite start")
     steps = count("num_train_timesteps", config.get("num_train_timesteps", 1000))
