@@ -26,8 +26,10 @@ from gapbound.grid import grid
 from gapbound.law import terminal_law
 from gapbound.mixture import GaussianMixture
 from gapbound.process import VE, VP, FlowMatching, Process
+from gapbound.rate import Rate, rate
 from gapbound.reward import AbsoluteDeviation, Bump, Cosine, HalfSpace, Linear, Quadratic, Reward
 from gapbound.simulate import Simulation, simulate
+from gapbound.tilt import tilt
 
 __all__ = [
     "VE",
@@ -45,6 +47,7 @@ __all__ = [
     "Linear",
     "Process",
     "Quadratic",
+    "Rate",
     "RateFit",
     "Reward",
     "Simulation",
@@ -54,7 +57,9 @@ __all__ = [
     "fit_rate",
     "grid",
     "guided",
+    "rate",
     "reward_gap",
     "simulate",
     "terminal_law",
+    "tilt",
 ]
