@@ -72,7 +72,7 @@ class Reward(ABC):
         value: Array = getattr(self, name)
         if value.ndim and value.shape[-1] != dim:
             raise ValueError(f"{name} has shape {value.shape}, which does not fit the dimension {dim}")
-        return np.broadcast_to(value, (dim,))
+        return value if value.ndim else np.full(dim, value)
 
     def _validate_vectors(self) -> None:
         for name in self._vectors:

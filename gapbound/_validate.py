@@ -52,11 +52,19 @@ def non_negative(name: str, value: Any) -> Array:
 
 def within(name: str, value: Any, low: float, high: float) -> Array:
     """A finite array with every entry in [low, high]."""
-    array = finite(name, value)
-    outside = (array < low) | (array > high)
-    if outside.any():
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {_first(array, outside)}")
+    array = real(name, value)
+    inside = (low <= array) & (array <= high)
+    if not inside.all():
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {_first(finite(name, array), ~inside)}")
     return array
+
+
+def confidence(level: Any) -> float:
+    """A confidence level, strictly between 0 and 1."""
+    value = finite("level", level)
+    if value.ndim or not 0 < value < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!s}; 0.95 is usual")
+    return float(value)
 
 
 def count(name: str, value: Any, at_least: int = 1) -> int:

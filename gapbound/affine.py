@@ -13,16 +13,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.integrate import solve_ivp
 
 from gapbound._arrays import like, points
 from gapbound._validate import Array, broadcastable, finite
-from gapbound.eta import Windows, segments
+from gapbound.eta import Windows, log_variance_ratio, segments
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 
 NODES_PER_PANEL = 16
-PANEL_WIDTH = 0.5  # in log(tau + floor): the integrands are smooth there, 16 nodes reach rounding
-FAR = 1e60  # stands for sigma_T = inf, in units of the model's largest standard deviation
+PANEL_WIDTH = 1.0  # in log(tau + floor): the integrands are analytic to a distance pi there, 16 nodes reach rounding
+STEEPEST = 8.0  # fall of log Psi within one panel that 16 nodes still resolve to rounding
+FORGOTTEN = 1e-140  # a share of the start too small to matter, even squared
+FAR = 1e20  # stands for sigma_T = inf, in units of the model's largest standard deviation (or of 1)
 
 
 class AffineScore(ABC):
@@ -60,6 +61,13 @@ class AffineScore(ABC):
     @abstractmethod
     def offset(self, sigma: Any) -> Array:
         r"""o(sigma), shape (\*batch, d)."""
+
+    def kept(self, sigma: Any) -> Array:
+        r"""I - sigma^2 G(sigma), shaped like the gain: what the denoiser z + sigma^2 score keeps of z."""
+        tau = np.asarray(sigma, dtype=float)[..., None] ** 2
+        if self.is_diagonal:
+            return 1 - tau * self.gain(sigma)
+        return np.eye(self.dim) - tau[..., None] * self.gain(sigma)
 
     def score(self, z: Any, sigma: Any = 0.0) -> Any:
         """``o - G z`` for an array or a tensor ``z`` of last axis d."""
@@ -117,6 +125,15 @@ class Guided(AffineScore):
             return _extrapolate(self.unconditional.gain(sigma), self.conditional.gain(sigma), self.scale[..., None])
         noise = np.asarray(sigma, dtype=float)[..., None, None] ** 2 * np.eye(self.dim)
         unconditional, conditional = (np.linalg.inv(law.matrix + noise) for law in self.laws)
+        return _extrapolate(unconditional, conditional, self.scale[..., None, None])
+
+    def kept(self, sigma: Any) -> Array:
+        """(1 - w) cov G + w cov G of the two laws: nothing is subtracted from 1."""
+        if self.is_diagonal:
+            unconditional, conditional = (law.cov * law.gain(sigma) for law in self.laws)
+            return _extrapolate(unconditional, conditional, self.scale[..., None])
+        noise = np.asarray(sigma, dtype=float)[..., None, None] ** 2 * np.eye(self.dim)
+        unconditional, conditional = (law.matrix @ np.linalg.inv(law.matrix + noise) for law in self.laws)
         return _extrapolate(unconditional, conditional, self.scale[..., None, None])
 
     def offset(self, sigma: Any) -> Array:
@@ -180,88 +197,118 @@ def guided(unconditional: Gaussian, conditional: Gaussian, scale: Any) -> Guided
 def moments(model: AffineScore, sigma_0: Array, sigma_T: Array, prior_excess: Array, eta: Array | Windows) -> Gaussian:
     r"""Law at sigma_0 of the sampler on an affine score, started from N(0, (sigma_T^2 + excess) I).
 
-    .. math:: m' = c (G m - o), \quad V' = c (G V + V G') - \eta^2 I, \quad c = (1 + \eta^2)/2, \quad ' = d/d\tau
+    .. math:: m' = c (G m - o), \quad V' = c (G V + V G^\top) - \eta^2 I, \quad c = (1 + \eta^2)/2, \quad ' = d/d\tau
 
-    Diagonal models by quadrature (16-point Gauss-Legendre panels in log tau, accurate to rounding), others by an
-    eighth-order Runge-Kutta method at a relative tolerance of 1e-12, one model at a time.
+    With Psi(tau) what a deviation at tau leaves at the end, Psi' = -c Psi G and Psi(sigma_0^2) = I, this is
+
+    .. math:: m = \int \Psi \, c \, o \, d\tau, \quad V = \int \eta^2 \Psi \Psi^\top d\tau + \Psi_T V_T \Psi_T^\top,
+
+    by Gauss-Legendre collocation on panels of log(tau + floor), from sigma_0 up; accurate to about 1e-13.
 
     Raises:
-        ValueError: a batch of models whose gains are not diagonal.
+        ValueError: the law overflows or its variance underflows, as guidance can make it.
     """
     model, basis = model.diagonalised()
-    excess = np.asarray(prior_excess)[..., None]
-    largest = math.sqrt(model.variance_range[1])
-    start = np.where(np.isinf(sigma_T), FAR * largest, sigma_T)
-    excess = np.where(np.isinf(excess), 1 + 2 * start, excess)
-    if model.is_diagonal:
-        mean, variance = _diagonal_moments(model, sigma_0, start, excess, eta)
-        if basis is None:
-            return trusted(mean, variance, event=1)
-        return trusted(rotate(basis, mean), (basis * variance[..., None, :]) @ transposed(basis), event=2)
-    start = np.minimum(start, 1e9 * largest)  # beyond, the matrix path has forgotten the start to rounding
-    return _matrix_moments(model, sigma_0, start, excess, eta)
-
-
-def _diagonal_moments(
-    model: AffineScore, sigma_0: Array, sigma_T: Array, excess: Array, eta: Array | Windows
-) -> tuple[Array, Array]:
-    r"""Panels run up from sigma_0; psi = exp(-int_{sigma_0^2}^tau c G) is what survives from tau to the end."""
-    floor = model.variance_range[0]
-    log_psi: Array = np.zeros(())
-    mean: Array = np.zeros(())
-    variance: Array = np.zeros(())
-    for low, high, (value,) in segments(eta):
-        eta2 = np.asarray(value)[..., None] ** 2
-        c = (1 + eta2) / 2
-        bottom = np.log(np.clip(low, sigma_0, sigma_T) ** 2 + floor)
-        top = np.log(np.clip(high, sigma_0, sigma_T) ** 2 + floor)
-        panels = max(1, math.ceil(np.max(top - bottom) / PANEL_WIDTH))
-        width = (top - bottom) / panels
-        for panel in range(panels):
-            y = bottom + (panel + _NODES.reshape(-1, *[1] * np.ndim(width))) * width  # (nodes, *batch, 1)
-            weight = np.exp(y)  # dtau / dy
-            sigma = np.sqrt(np.maximum(weight - floor, 0.0))[..., 0]
-            gain, offset = model.gain(sigma), model.offset(sigma)
-            rate = c * gain * weight * width
-            node_psi = np.exp(log_psi - np.tensordot(_TO_NODE, rate, 1))
-            mean = mean + np.tensordot(_WEIGHTS, node_psi * c * offset * weight * width, 1)
-            variance = variance + np.tensordot(_WEIGHTS, node_psi**2 * eta2 * weight * width, 1)
-            log_psi = log_psi - np.tensordot(_WEIGHTS, rate, 1)
-    return mean, variance + np.exp(2 * log_psi + np.log(sigma_T**2 + excess))
-
-
-def _matrix_moments(
-    model: AffineScore, sigma_0: Array, sigma_T: Array, excess: Array, eta: Array | Windows
-) -> Gaussian:
-    if model.batch_shape or np.size(sigma_T) > 1 or np.ndim(eta if not isinstance(eta, Windows) else 0):
+    far = FAR * max(1.0, math.sqrt(model.variance_range[1]))
+    excess = np.where(sigma_T > far, 0.0, np.asarray(prior_excess)[..., None])  # nothing beside far^2
+    start = np.minimum(sigma_T, far)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, cov, psi = _carried(model, sigma_0, start, eta)
+        if model.is_diagonal:
+            cov = cov + (psi * start) ** 2 + psi**2 * excess
+        else:
+            first = psi * start[..., None]
+            cov = cov + first @ transposed(first) + excess[..., None] * (psi @ transposed(psi))
+    variances = cov if model.is_diagonal else np.diagonal(cov, axis1=-2, axis2=-1)
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all() and (variances > 0).all()):
         raise ValueError(
-            "covariances that do not commute are solved one model at a time: loop over the batch, T and eta "
-            f"(got batch {model.batch_shape}, T of shape {np.shape(sigma_T)[:-1]})"
+            "this affine score drives its sampler out of floating point; take w nearer to 1 or a smaller eta"
         )
-    d, floor = model.dim, model.variance_range[0]
-    end, start = float(sigma_0[0]), float(sigma_T[0])
-    state = np.concatenate([np.zeros(d), (start**2 + float(excess[0])) * np.eye(d).ravel()])
-    for low, high, (value,) in reversed(segments(eta)):
-        bottom, top = max(low, end), min(high, start)
-        if bottom >= top:
-            continue
-        c, eta2 = (1 + float(value) ** 2) / 2, float(value) ** 2
-
-        def slope(y: float, state: Array, c: float = c, eta2: float = eta2) -> Array:
-            sigma = math.sqrt(max(math.exp(y) - floor, 0.0))
-            gain, offset = model.gain(sigma), model.offset(sigma)
-            mean, cov = state[:d], state[d:].reshape(d, d)
-            d_mean = c * (gain @ mean - offset)
-            d_cov = c * (gain @ cov + cov @ gain.T) - eta2 * np.eye(d)
-            return np.concatenate([d_mean, d_cov.ravel()]) * math.exp(y)
-
-        span = (math.log(top**2 + floor), math.log(bottom**2 + floor))
-        state = solve_ivp(slope, span, state, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
-    return Gaussian(state[:d], _symmetric(state[d:].reshape(d, d)))
+    if not model.is_diagonal:
+        return trusted(mean, (cov + transposed(cov)) / 2, event=2)
+    if basis is None:
+        return trusted(mean, cov, event=1)
+    return trusted(rotate(basis, mean), (basis * cov[..., None, :]) @ transposed(basis), event=2)
 
 
-def _symmetric(matrix: Array) -> Array:
-    return (matrix + matrix.T) / 2
+def _carried(model: AffineScore, sigma_0: Array, sigma_T: Array, eta: Array | Windows) -> tuple[Array, Array, Array]:
+    """Mean, the noise's part of the covariance, and Psi_T of ``moments``."""
+    floor, unit = model.variance_range[0], np.ones(model.dim) if model.is_diagonal else np.eye(model.dim)
+    mean, cov, psi = np.zeros(model.dim), np.zeros_like(unit), unit
+    cuts = [(low, high, np.asarray(value)[..., None]) for low, high, (value,) in segments(eta)]
+    axes = max(len(model.batch_shape) + 1, sigma_T.ndim, *(value.ndim for _, _, value in cuts))
+    end, start = (s.reshape((1,) * (axes - s.ndim) + s.shape) for s in (sigma_0, sigma_T))
+    for low, high, value in cuts:
+        bottom = np.clip(low, end, start)
+        span, done = log_variance_ratio(floor, bottom, np.clip(high, end, start)), 0.0
+        while done < 1 and span.any() and np.isfinite(psi).all():
+            # what is left of the start or of a noise of the target's size, in units of the target
+            alive = _size(psi, model.is_diagonal) * np.maximum(1.0, start / math.sqrt(floor)) > FORGOTTEN
+            psi = np.where(_lift(alive, model.is_diagonal), psi, 0.0)
+            share = min(1 - done, PANEL_WIDTH / span.max())
+            panel = _panel(model, floor, bottom, span, done, share, value, alive)
+            if panel.steepness > STEEPEST:
+                share *= STEEPEST / panel.steepness
+                panel = _panel(model, floor, bottom, span, done, share, value, alive)
+            nodes, psi = _transport(psi, panel.rate, model.is_diagonal)
+            pull = np.where(alive, panel.pull, 0.0)
+            if model.is_diagonal:
+                mean, cov = mean + _integral(nodes * pull), cov + _integral(nodes**2 * panel.noise)
+            else:
+                mean = mean + _integral((nodes @ pull[..., None])[..., 0])
+                cov = cov + _integral(nodes @ transposed(nodes) * panel.noise[..., None])
+            done += share
+    return mean, cov, psi
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Integrands at the nodes of one panel, times its width: c G dtau, c o dtau, eta^2 dtau; shapes (nodes, ...)."""
+
+    rate: Array
+    pull: Array
+    noise: Array
+    steepness: float
+
+
+def _panel(
+    model: AffineScore, floor: float, bottom: Array, span: Array, done: float, share: float, eta: Array, alive: Array
+) -> _Panel:
+    base, c = bottom**2 + floor, (1 + eta**2) / 2
+    y = span * (done + share * _NODES.reshape(-1, *[1] * span.ndim))
+    sigma = np.sqrt(bottom**2 + base * np.expm1(y))[..., 0]
+    dtau = base * np.exp(y) * span * share
+    rate = np.where(_lift(alive, model.is_diagonal), _lift(c * dtau, model.is_diagonal) * model.gain(sigma), 0.0)
+    return _Panel(rate, c * dtau * model.offset(sigma), eta**2 * dtau, float(_size(rate, model.is_diagonal).max()))
+
+
+def _transport(psi: Array, rate: Array, diagonal: bool) -> tuple[Array, Array]:
+    """Psi at the nodes of a panel and at its end, from Psi at its start: Psi' = -Psi rate on (0, 1)."""
+    if diagonal:
+        return psi * np.exp(-np.tensordot(_TO_NODE, rate, 1)), psi * np.exp(-_integral(rate))
+    n, d = len(_NODES), rate.shape[-1]
+    # X_j + sum_k T_jk X_k R_k = I at the nodes, transposed into one linear system of n d rows
+    blocks = np.moveaxis(rate, 0, -3)  # (*batch, node k, b, a)
+    system = _TO_NODE[:, None, :, None] * np.moveaxis(blocks, -1, -3)[..., None, :, :, :]  # (*batch, j, a, k, b)
+    system = system.reshape(*system.shape[:-4], n * d, n * d) + np.eye(n * d)
+    solution = np.linalg.solve(system, np.tile(np.eye(d), (n, 1)))
+    solution = np.moveaxis(solution.reshape(*solution.shape[:-2], n, d, d), -3, 0)
+    nodes = psi @ transposed(solution)
+    return nodes, psi - _integral(nodes @ rate)
+
+
+def _integral(values: Array) -> Array:
+    return np.tensordot(_WEIGHTS, values, 1)
+
+
+def _size(operator: Array, diagonal: bool) -> Array:
+    """A norm of each factor or matrix, with the shape of a vector of last axis 1 or d."""
+    return np.abs(operator) if diagonal else np.abs(operator).sum(-1).max(-1)[..., None]
+
+
+def _lift(values: Array, diagonal: bool) -> Array:
+    """Values per coordinate, shaped to multiply operators."""
+    return values if diagonal else values[..., None]
 
 
 def _collocation(nodes: int) -> tuple[Array, Array, Array]:

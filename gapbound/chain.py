@@ -18,7 +18,10 @@ from gapbound.eta import Eta, Windows, checked
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 from gapbound.grid import grid as make_grid
 from gapbound.kernel import Step, check, step
+from gapbound.law import check_batches
 from gapbound.process import Process, checked_process
+
+LARGEST_SIGMA = 1e150
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,24 @@ def levels(process: Process, steps: int | None, sigmas: Any, kind: str, t_min: f
     """The noise levels to visit: ``sigmas`` if given, else ``steps`` steps (50 if None) of the grid ``kind``.
 
     Raises:
-        ValueError: both are given, or sigmas do not fall from sigma_T.
+        ValueError: both are given, sigmas do not fall from sigma_T, or their squares overflow.
     """
+    sigma_T = checked_process(process).sigma_T
     if sigmas is None:
-        return make_grid(process, 50 if steps is None else steps, kind, t_min)
-    if steps is not None:
-        raise ValueError(f"give steps or sigmas, not both, got steps={steps} and {len(sigmas)} sigmas")
-    values, sigma_T = real("sigmas", sigmas), checked_process(process).sigma_T
-    if len(values) < 2 or np.isnan(values).any() or not (np.diff(values, axis=0) < 0).all() or (values[-1] < 0).any():
+        values = make_grid(process, 50 if steps is None else steps, kind, t_min)
+    elif steps is not None:
+        raise ValueError(f"give steps or sigmas, not both, got steps={steps} and sigmas={sigmas}")
+    else:
+        values = real("sigmas", sigmas)
+    if values.ndim == 0 or len(values) < 2 or not (values[1:] < values[:-1]).all() or not (values[-1] >= 0).all():
         raise ValueError(f"sigmas must fall to 0 or more in at least one step, got {values}")
     if not np.isclose(values[0], sigma_T, rtol=1e-9, atol=0).all():
         raise ValueError(f"sigmas must start at sigma_T = {sigma_T}, got {values[0]}")
+    if (np.isfinite(values) & (values > LARGEST_SIGMA)).any():
+        raise ValueError(
+            f"a chain squares its noise levels, which must stay below {LARGEST_SIGMA:g}, got {np.max(values):g}; start "
+            "from a smaller T, or use terminal_law, which has no such limit"
+        )
     return values
 
 
@@ -72,22 +82,27 @@ def discrete_law(
         t_min: where the grid stops.
 
     Raises:
-        ValueError: unknown names, an eta that the sampler does not admit, a sampler that needs a Gaussian.
+        ValueError: unknown names, an eta that the sampler does not admit, a sampler that needs a Gaussian, a sampler
+            that diverges on this grid.
         TypeError: a model that is neither a Gaussian nor an affine score.
     """
     eta = checked(eta)
     sigmas = levels(process, steps, sigmas, grid, t_min)
     diagonal, basis = diagonalised(model)
+    check_batches(diagonal, process, eta)
     start = initial_std(process)[..., None]
     mean, cov = np.zeros(diagonal.dim), start**2 * np.ones(diagonal.dim)
     if not diagonal.is_diagonal:
         cov = cov[..., None] * np.eye(diagonal.dim)
-    for affine in affine_steps(diagonal, sampler, sigmas, eta):
-        mean = apply(affine.A, mean, diagonal.is_diagonal) + affine.b
-        if diagonal.is_diagonal:
-            cov = affine.A**2 * cov + affine.S**2
-        else:
-            cov = affine.A @ cov @ transposed(affine.A) + affine.S @ transposed(affine.S)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for affine in affine_steps(diagonal, sampler, sigmas, eta):
+            mean = apply(affine.A, mean, diagonal.is_diagonal) + affine.b
+            if diagonal.is_diagonal:
+                cov = affine.A**2 * cov + affine.S**2
+            else:
+                cov = affine.A @ cov @ transposed(affine.A) + affine.S @ transposed(affine.S)
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise ValueError(f"{sampler} diverges in {len(sigmas) - 1} steps of this grid; use more steps or 'gddim'")
     if basis is not None:
         mean, cov = rotate(basis, mean), (basis * cov[..., None, :]) @ transposed(basis)
     return trusted(mean, cov, event=1 if diagonal.is_diagonal and basis is None else 2)
@@ -132,24 +147,32 @@ def _compose(model: Gaussian | AffineScore, sigma: Array, sigma_next: Array, ker
     """The affine map that a kernel makes of the model's eps = sigma (G z - o)."""
     d, diagonal = model.dim, model.is_diagonal
     unit = np.ones(d) if diagonal else np.eye(d)
-    if np.isinf(sigma).any():  # D = E[x_0], and the state is the noise itself: z_T / sigma_T
-        return AffineStep(
-            _lift(kernel.carry, diagonal) * unit, model.pure_noise_mean, _lift(kernel.std, diagonal) * unit
-        )
-    gain, offset = model.gain(sigma[..., 0]), model.offset(sigma[..., 0])
-    pull = sigma * (sigma - kernel.carry)
-    A, b = unit - _lift(pull, diagonal) * gain, pull * offset
     S = _lift(kernel.std, diagonal) * unit
+    start = np.isinf(sigma)  # there D = E[x_0], and the state is the noise itself: z_T / sigma_T
+    sigma = np.where(start, 1.0, sigma)
+    gain, offset = model.gain(sigma[..., 0]), model.offset(sigma[..., 0])
+    kept = _kept(model, gain, sigma[..., 0])
+    # 1 - sigma (sigma - carry) G, rearranged so that a small A keeps its digits at large sigma
+    A = kept + _lift(sigma * kernel.carry, diagonal) * gain
+    b = sigma * (sigma - kernel.carry) * offset
+    if start.any():
+        A = np.where(_lift(start, diagonal), _lift(kernel.carry, diagonal) * unit, A)
+        b = np.where(start, model.pure_noise_mean, b)
     if kernel.again is None or kernel.carry_2 is None:
         return AffineStep(A, b, S)
     gain_next, offset_next = model.gain(sigma_next[..., 0]), model.offset(sigma_next[..., 0])
-    pull_2, again = sigma * (sigma - kernel.carry_2), kernel.again * sigma_next
+    again = kernel.again * sigma_next
     response = _lift(again, diagonal) * gain_next
     return AffineStep(
-        unit - _lift(pull_2, diagonal) * gain + _product(response, A, diagonal),
-        pull_2 * offset + apply(response, b, diagonal) - again * offset_next,
+        kept + _lift(sigma * kernel.carry_2, diagonal) * gain + _product(response, A, diagonal),
+        sigma * (sigma - kernel.carry_2) * offset + apply(response, b, diagonal) - again * offset_next,
         S + _product(response, S, diagonal),
     )
+
+
+def _kept(model: Gaussian | AffineScore, gain: Array, sigma: Array) -> Array:
+    """I - sigma^2 G: what the denoiser D = (I - sigma^2 G) z + sigma^2 o keeps of z."""
+    return model.cov * gain if isinstance(model, Gaussian) else model.kept(sigma)
 
 
 def _product(left: Array, right: Array, diagonal: bool) -> Array:

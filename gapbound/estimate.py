@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from scipy.stats import t as student_t
 
-from gapbound._validate import Array, count
+from gapbound._validate import Array, confidence, count
 from gapbound.chain import levels
-from gapbound.eta import Eta, Windows
+from gapbound.eta import Eta, Windows, checked
 from gapbound.pairing import predicted_reduction
 from gapbound.process import Process
 from gapbound.reward import Reward, as_reward
@@ -72,9 +72,10 @@ def estimate_gap(
 ) -> GapEstimate:
     r"""Estimate the gap of an N-step sampler on any model from runs that share their randomness.
 
-    All runs share x_T; the runs of several eta share one reference run and, step by step, their increments; ``draws``
-    runs per eta, with fresh increments over the same x_T, are averaged before they are paired. For an exact Gaussian
-    sampler the correlation of the two end points is rho^(eta^2/2): little is gained by pairing once eta >= 1.
+    All runs share x_T; the runs of several eta share one reference run and, step by step, their increments, as the
+    reference does if it has any; ``draws`` runs per eta, with fresh increments over the same x_T, are averaged before
+    they are paired. The end points of an exact Gaussian sampler and the ODE have correlation rho^(eta^2/2): little is
+    gained by pairing once eta >= 1.
 
     Args:
         model: as in ``simulate``.
@@ -96,12 +97,18 @@ def estimate_gap(
         dtype: as in ``simulate``.
 
     Raises:
-        ValueError: what ``simulate`` raises, and a reward that is not one finite number per sample.
+        ValueError: what ``simulate`` raises, no eta, a level outside (0, 1), a reward that is not one finite number per
+            sample.
     """
     several = isinstance(eta, Sequence) or (not isinstance(eta, Windows) and np.ndim(eta) > 0)
     etas = list(eta) if several else [eta]  # type: ignore[arg-type]
-    measured = as_reward(reward)
+    if not etas:
+        raise ValueError("eta must hold at least one value, got an empty list")
+    for name, value in (("eta_ref", eta_ref), *(("eta", value) for value in etas)):
+        checked(value, name)
+    measured, level = as_reward(reward), confidence(level)
     count("n", n, 2)
+    count("draws", draws)
     shared = dict(
         n=n, seed=seed, sampler=sampler, steps=steps, sigmas=sigmas, grid=grid, t_min=t_min, dim=dim, device=device,
         dtype=dtype,
@@ -113,7 +120,7 @@ def estimate_gap(
     reference = rewards(eta_ref)
     results = []
     for value in etas:
-        runs = np.stack([rewards(value, draw) for draw in range(count("draws", draws))])
+        runs = np.stack([rewards(value, draw) for draw in range(draws)])
         results.append(_paired(reference, runs, level))
     visited = levels(process, steps, sigmas, grid, t_min)
     predicted = [predicted_reduction(model, process, measured, sampler, visited, eta_ref, e, draws) for e in etas]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from gapbound._validate import Array, choice, finite
+from gapbound._validate import Array, choice, confidence
 
 METHODS = ("quadrature", "monte carlo")
 
@@ -39,10 +39,8 @@ class Estimate:
         Raises:
             ValueError: the level is not in (0, 1).
         """
-        level = float(finite("level", level))
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, got {level:g}; 0.95 is usual")
-        width = self.error if self.method == "quadrature" else ndtri((1 + level) / 2) * np.asarray(self.error)
+        quantile = ndtri((1 + confidence(level)) / 2)
+        width = self.error if self.method == "quadrature" else quantile * np.asarray(self.error)
         return self.value - width, self.value + width
 
     def __float__(self) -> float:

@@ -53,7 +53,9 @@ class Windows:
 
     def __call__(self, sigma: Any) -> Array:
         """Eta at noise level ``sigma``; at a shared edge, the window above it."""
-        sigma = np.asarray(sigma, dtype=float)
+        sigma = real("sigma", sigma)
+        if np.isnan(sigma).any():
+            raise ValueError(f"sigma must not be NaN, got {sigma}")
         value = np.zeros_like(sigma)
         for low, high, eta in self.windows:
             value = np.where((low <= sigma) & (sigma < high), eta, value)
@@ -86,7 +88,7 @@ def checked(eta: Any, name: str = "eta") -> Array | Windows:
     if isinstance(eta, Windows):
         return eta
     value = non_negative(name, eta)
-    return within(name, value, 0.0, LARGEST)
+    return value if (value <= LARGEST).all() else within(name, value, 0.0, LARGEST)
 
 
 def segments(*etas: Array | Windows) -> list[tuple[float, float, tuple[Array, ...]]]:
@@ -113,7 +115,8 @@ def squared_integral(eta: Array | Windows, sigma_low: Any, sigma_high: Any, vari
     total: Array = np.zeros(())
     for low, high, (value,) in segments(eta):
         ratio = log_variance_ratio(variance, np.maximum(low, sigma_low), np.minimum(high, sigma_high))
-        total = total + value**2 * np.where(value > 0, ratio, 0.0)
+        square = value**2
+        total = total + square * np.where(square > 0, ratio, 0.0)
     return total
 
 
@@ -121,13 +124,17 @@ def mean_square(eta: Array | Windows, sigma_low: Any, sigma_high: Any) -> Array:
     """Mean of eta^2 over tau = sigma^2 between two noise levels; the value at the top if that is inf."""
     if not isinstance(eta, Windows):
         return eta**2
-    if np.any(np.isinf(sigma_high)):
-        return segments(eta)[-1][2][0] ** 2
-    squares = [
-        value**2 * np.maximum(np.minimum(high, sigma_high) ** 2 - np.maximum(low, sigma_low) ** 2, 0)
-        for low, high, (value,) in segments(eta)
-    ]
-    return np.sum(squares, axis=0) / (sigma_high**2 - sigma_low**2)
+    endless, top = np.isinf(sigma_high), segments(eta)[-1][2][0]
+    sigma_high = np.where(endless, 2 * sigma_low + 1, sigma_high)
+    mean: Array = np.zeros(())
+    for low, high, (value,) in segments(eta):
+        bottom, ceiling = np.maximum(low, sigma_low), np.minimum(high, sigma_high)
+        # two ratios: no square that could overflow or vanish
+        share = (
+            np.maximum(ceiling - bottom, 0) / (sigma_high - sigma_low) * ((ceiling + bottom) / (sigma_high + sigma_low))
+        )
+        mean = mean + value**2 * share
+    return np.where(endless, top**2, mean)
 
 
 def log_variance_ratio(variance: Any, sigma_low: Any, sigma_high: Any) -> Array:

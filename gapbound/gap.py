@@ -10,9 +10,16 @@ import numpy as np
 from gapbound._validate import Array
 from gapbound.affine import AffineScore
 from gapbound.estimate_value import Estimate
-from gapbound.eta import Eta, Windows, checked
+from gapbound.eta import Eta, checked
 from gapbound.gaussian import Gaussian, rotate, transposed
-from gapbound.law import contraction_difference, excess_less_variance, noise_range, terminal_law
+from gapbound.law import (
+    check_batches,
+    contraction_difference,
+    excess_less_variance,
+    log_contraction,
+    noise_range,
+    terminal_law,
+)
 from gapbound.process import Process
 from gapbound.reward import Linear, Quadratic, Reward, as_reward
 
@@ -46,28 +53,67 @@ def reward_gap(
         Array of the common batch shape; an ``Estimate`` with its error for a callable.
 
     Raises:
-        ValueError: negative eta, a reward of another dimension.
+        ValueError: negative eta, a reward of another dimension, batches that do not broadcast.
         TypeError: a mixture, whose law has no closed form (use ``estimate_gap``).
     """
-    reward = as_reward(reward)
+    reward, eta, eta_ref = as_reward(reward), checked(eta), checked(eta_ref, "eta_ref")
     if isinstance(target, Gaussian) and isinstance(reward, Quadratic | Linear):
-        return _quadratic_gap(target, process, reward, checked(eta), checked(eta_ref, "eta_ref"))
-    ref = reward.expectation(terminal_law(target, process, checked(eta_ref, "eta_ref")))
+        span = noise_range(process)
+        check_batches(target, process, eta, eta_ref)
+        difference, total = contraction_difference(target.spectrum[0], *span, eta_ref, eta)
+        return _quadratic_change(target, process, reward, difference, total)
+    ref = reward.expectation(terminal_law(target, process, eta_ref))
     own = reward.expectation(terminal_law(target, process, eta))
     if isinstance(ref, Estimate):
         return Estimate(ref.value - own.value, np.hypot(ref.error, own.error), ref.method, ref.n)
     return ref - own
 
 
-def _quadratic_gap(
-    target: Gaussian, process: Process, reward: Quadratic | Linear, eta: Array | Windows, eta_ref: Array | Windows
+def sampler_error(target: Gaussian, process: Process, reward: Reward | Callable[[Any], Any], eta: Eta = 1.0) -> Any:
+    r"""E r under the sampler with ``eta`` minus E r under ``target``: the error that a sampler makes on its own.
+
+    The gap is the difference of two such errors. Linear and quadratic rewards use the rearrangement of ``reward_gap``
+    against a sampler that forgets its start altogether, Phi = 0, and have its accuracy.
+
+    Args:
+        target: Gaussian; batch axes broadcast with T and eta.
+        process: VE, VP or FlowMatching.
+        reward: a gapbound reward, or any callable on arrays (n, d) -> (n,).
+        eta: stochasticity of the sampler: number, array or ``Windows``; 0 is the ODE.
+
+    Returns:
+        Array of the common batch shape; an ``Estimate`` with its error for a callable.
+
+    Raises:
+        ValueError: negative eta, a reward of another dimension.
+        TypeError: a target that is not a Gaussian.
+    """
+    reward, eta = as_reward(reward), checked(eta)
+    if not isinstance(target, Gaussian):
+        raise TypeError(
+            f"sampler_error needs a Gaussian target, got {type(target).__name__}; an affine score need not be the "
+            "score of any law, and a mixture's samplers have no closed form"
+        )
+    if isinstance(reward, Quadratic | Linear):
+        span = noise_range(process)
+        check_batches(target, process, eta)
+        contraction = np.exp(log_contraction(target.spectrum[0], *span, eta))
+        return _quadratic_change(target, process, reward, contraction, contraction)
+    own, exact = reward.expectation(terminal_law(target, process, eta)), reward.expectation(target)
+    if isinstance(own, Estimate):
+        return Estimate(own.value - exact.value, np.hypot(own.error, exact.error), own.method, own.n)
+    return own - exact
+
+
+def _quadratic_change(
+    target: Gaussian, process: Process, reward: Quadratic | Linear, difference: Array, total: Array
 ) -> Array:
+    """Difference of two expectations from the difference and the sum of their Phi in the eigenbasis."""
     variance, basis = target.spectrum
     A, c, b, _ = reward.quadratic_form(target.dim)
     A, diagonal = _in_basis(A, basis)
     back = transposed(basis)
     centred, delta, slope = rotate(back, target.mean - c), -rotate(back, target.mean), rotate(back, b)
-    difference, total = contraction_difference(variance, *noise_range(process), eta_ref, eta)
     curvature = 2 * centred + delta * total
     curvature = A * curvature if np.ndim(A) == 0 else rotate(A, curvature)
     bracket = delta * (slope - curvature) - diagonal * excess_less_variance(process, variance) * total

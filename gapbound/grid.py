@@ -37,12 +37,14 @@ def grid(
         ValueError: an unknown kind, a grid that the process does not admit (sigma_T = inf needs "time"; the spacings
             need a discrete schedule started where they start), sigma_min not below sigma_T, t_min not below T, rho not
             positive, levels that overflow or coincide.
+        TypeError: t_min is not one number.
     """
     steps = count("steps", steps)
     if choice("grid", kind, KINDS) in SPACINGS:
         return _spaced(process, steps, kind)
     with np.errstate(over="ignore", invalid="ignore"):
         levels = _spread(process, steps, kind, t_min, sigma_min, rho)
+    levels[0], levels[-1] = process.sigma_T, process.sigma(t_min)  # to the last digit
     if not (levels[1:] < levels[:-1]).all():
         raise ValueError(
             f"{steps} steps of grid {kind!r} from sigma_T = {process.sigma_T} do not fall in floating point: sigma "
@@ -52,6 +54,8 @@ def grid(
 
 
 def _spread(process: Process, steps: int, kind: str, t_min: float, sigma_min: float, rho: float) -> Array:
+    if np.ndim(t_min):
+        raise TypeError(f"t_min must be one number, got {t_min!r}")
     sigma_0, sigma_T = checked_process(process).sigma(t_min), process.sigma_T
     if not (sigma_0 < sigma_T).all():
         raise ValueError(f"t_min must be below T, got t_min={t_min} and T={process.T}")

@@ -91,7 +91,10 @@ def heun(sigma: Array, sigma_next: Array, eta: Array | Windows, variance: Any = 
     _finite_span("heun", sigma, sigma_next)
     if not np.any(sigma_next):
         return Step(sigma_next, eta2)
-    return Step(sigma_next, eta2, (sigma + sigma_next) / 2, (sigma_next - sigma) / 2)
+    last = sigma_next == 0
+    return Step(
+        sigma_next, eta2, np.where(last, 0.0, (sigma + sigma_next) / 2), np.where(last, 0.0, (sigma_next - sigma) / 2)
+    )
 
 
 def stochastic_heun(sigma: Array, sigma_next: Array, eta: Array | Windows, variance: Any = 0.0) -> Step:
@@ -105,7 +108,9 @@ def stochastic_heun(sigma: Array, sigma_next: Array, eta: Array | Windows, varia
     if not np.any(sigma_next):
         return first
     half_push = (sigma - first.carry) * sigma / 2  # c h / 2
-    return Step(first.carry, first.std, sigma - half_push / sigma, -half_push / sigma_next)
+    last = sigma_next == 0
+    again = np.where(last, 0.0, -half_push / np.where(last, 1.0, sigma_next))
+    return Step(first.carry, first.std, np.where(last, first.carry, sigma - half_push / sigma), again)
 
 
 @dataclass(frozen=True)

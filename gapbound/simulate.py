@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +88,10 @@ def simulate(
         log_prob: keep the log-density of every step.
 
     Raises:
-        ValueError: unknown names, a batched model, an eta the sampler does not admit, noise of the wrong shape, a
-            dtype below fp32, a score that is not finite (names the step) or has the wrong shape.
-        TypeError: a model that is none of the above.
+        ValueError: unknown names, a batched model, an eta the sampler does not admit, noise of the wrong shape or not
+            finite, a dtype below fp32, a score that is not finite (names the step) or has the wrong shape, paths that
+            leave the range of the dtype.
+        TypeError: a model that is none of the above, noise that is no pair.
     """
     _check_request(sampler, dtype, log_prob)
     profile, place, sigma = _one_eta(eta), torch.device(device), levels(process, steps, sigmas, grid, t_min)
@@ -100,8 +104,12 @@ def simulate(
     else:
         source = _given(noise, count("n", n), len(sigma) - 1, stepper.dim, dtype, place)
     run = _Run(stepper, source, count("n", n), trajectory, log_prob, dtype, place)
-    threads = torch.get_num_threads() if place.type == "cpu" and not isinstance(stepper, CallableStepper) else 1
-    run.all_paths(_default_chunk(place, stepper.dim) if chunk is None else count("chunk", chunk), threads)
+    chunk = _default_chunk(place, stepper.dim) if chunk is None else count("chunk", chunk)
+    if place.type != "cpu" or isinstance(stepper, CallableStepper):
+        run.all_paths(chunk, threads=1)
+    else:
+        with _single_threaded_operations() as threads:
+            run.all_paths(chunk, threads)
     return Simulation(run.samples, sigma, run.trajectory, run.log_prob)
 
 
@@ -138,7 +146,7 @@ class _Run:
         device: torch.device,
     ) -> None:
         self.stepper, self.noise, self.steps = stepper, noise, len(stepper.std)
-        self.random = [bool(torch.as_tensor(std).any()) for std in stepper.std]
+        self.random = [bool(torch.as_tensor(std, dtype=torch.float64).any()) for std in stepper.std]
         self.draws = max((k + 1 for k, random in enumerate(self.random) if random), default=0)
         self.samples = torch.empty(n, stepper.dim, dtype=dtype, device=device)
         self.trajectory = (
@@ -152,15 +160,17 @@ class _Run:
 
     def all_paths(self, chunk: int, threads: int) -> None:
         """Simulate everything, ``chunk`` paths at a time rounded up to whole blocks of noise."""
-        n, width = len(self.samples), -(-chunk // self.noise.block) * self.noise.block
-        starts = range(0, n, width)
-        stops = [min(start + width, n) for start in starts]
-        if threads == 1 or len(starts) == 1:
-            for start, stop in zip(starts, stops, strict=True):
+        n, block = len(self.samples), self.noise.block
+        blocks = -(-n // block)
+        pieces = -(-blocks // -(-chunk // block))
+        pieces = min(blocks, -(-pieces // threads) * threads)  # an equal share for every thread
+        edges = [min(n, piece * blocks // pieces * block) for piece in range(pieces + 1)]
+        if threads == 1 or pieces == 1:
+            for start, stop in itertools.pairwise(edges):
                 self.paths(start, stop)
             return
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(self.paths, starts, stops))
+            list(pool.map(self.paths, edges[:-1], edges[1:]))
 
     @torch.no_grad()
     def paths(self, start: int, stop: int) -> None:
@@ -175,11 +185,31 @@ class _Run:
             self._record(k + 1, start, stop, state)
             if self.log_prob is not None and (values := self.log_prob[k]) is not None and xi is not None:
                 values[start:stop] = _log_density(xi, self.stepper.std[k])
-        self.samples[start:stop] = self.stepper.read(self.steps, state)
+        self.samples[start:stop] = self._read(self.steps, state)
 
     def _record(self, k: int, start: int, stop: int, state: Tensor) -> None:
         if self.trajectory is not None:
-            self.trajectory[k, start:stop] = self.stepper.read(k, state)
+            self.trajectory[k, start:stop] = self._read(k, state)
+
+    def _read(self, k: int, state: Tensor) -> Tensor:
+        z = self.stepper.read(k, state)
+        if not torch.isfinite(z).all():
+            raise ValueError(
+                f"paths leave the range of {z.dtype} at step {k}; use dtype=torch.float64, start from a smaller T, or "
+                "take more steps where the sampler diverges"
+            )
+        return z
+
+
+@contextmanager
+def _single_threaded_operations() -> Iterator[int]:
+    """Torch's number of threads, which goes to whole chunks meanwhile: operations in cache are too short to share."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _log_density(xi: Tensor, std: float | Tensor) -> Tensor:
@@ -191,10 +221,14 @@ def _log_density(xi: Tensor, std: float | Tensor) -> Tensor:
 def _given(
     noise: tuple[Tensor, Tensor], n: int, steps: int, dim: int, dtype: torch.dtype, device: torch.device
 ) -> GivenNoise:
+    if not isinstance(noise, Sequence) or len(noise) != 2:
+        raise TypeError(f"noise must be a pair (x_T, xi), got {type(noise).__name__}")
     x_T, xi = (torch.as_tensor(part, dtype=dtype, device=device) for part in noise)
     if x_T.shape != (n, dim) or xi.shape != (steps, n, dim):
         raise ValueError(
             f"noise must be (x_T, xi) of shapes {(n, dim)} and {(steps, n, dim)}, got {tuple(x_T.shape)} and "
             f"{tuple(xi.shape)}"
         )
+    if not (torch.isfinite(x_T).all() and torch.isfinite(xi).all()):
+        raise ValueError("noise must be finite, got NaN or infinity; draw it with torch.randn")
     return GivenNoise(x_T, xi)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from gapbound.mixture import GaussianMixture
 from gapbound.process import Process
 
 Score = Callable[[Tensor, float], Tensor]
+Move = Callable[[Tensor, Any], Tensor]
 Model = Gaussian | GaussianMixture | AffineScore | Score
 
 
@@ -31,7 +32,7 @@ class Stepper(Protocol):
     std: list[float | Tensor]  # of each step; a number, or one per coordinate
 
     def start(self, x_T: Tensor) -> Tensor:
-        """The state that the unit noise ``x_T`` of shape (paths, d) stands for."""
+        """The state that the unit noise ``x_T`` of shape (paths, d) stands for; may overwrite it."""
 
     def step(self, k: int, state: Tensor, xi: Tensor | None) -> Tensor:
         """The state after step ``k``; may overwrite ``state``, never ``xi``, which is None on a deterministic tail."""
@@ -41,7 +42,11 @@ class Stepper(Protocol):
 
 
 class AffineStepper:
-    """Exact scores of Gaussians and affine models: y = z - (mean path), in the eigenbasis, so y' = A y + S xi."""
+    r"""Exact scores of Gaussians and affine models, z = centre + basis (unit w): a step is one operation on w.
+
+    In the eigenbasis y = z - (mean path) moves as y' = A y + S xi. With y = unit w, and the larger of A unit and S for
+    the next unit, one of the two factors of w' = kept w + added xi is 1; a deterministic step changes the unit alone.
+    """
 
     def __init__(
         self,
@@ -56,42 +61,50 @@ class AffineStepper:
     ) -> None:
         """Compose the chain once, in float64."""
         self.dim = diagonal.dim
+        self._dtype, self._device = dtype, device
+        self._basis = None if basis is None else self._tensor(basis)
+        centre, unit = np.zeros(self.dim), np.full(self.dim, initial_std(process))
+        centres, units = [centre], [unit]
         self.std: list[float | Tensor] = []
-        self._start = float(initial_std(process))
-        self._basis = None if basis is None else torch.tensor(basis, dtype=dtype, device=device)
-        self._factors: list[float | Tensor] = []
-        centre = np.zeros(self.dim)
-        centres = [centre]
+        self._moves: list[Move] = []
         for affine in affine_steps(diagonal, sampler, sigmas, eta):
             centre = affine.A * centre + affine.b
+            kept, added = affine.A * unit, np.broadcast_to(_held(affine.S, dtype), unit.shape)
+            unit = np.where(np.abs(added) >= np.abs(kept), added, kept)
+            scale = np.where(unit == 0, 1.0, unit)
+            self._moves.append(_move(self._collapsed(kept / scale), self._collapsed(added / scale)))
+            self.std.append(self._collapsed(added))
             centres.append(centre)
-            self._factors.append(_collapse(affine.A, self.dim, dtype, device))
-            self.std.append(_collapse(affine.S, self.dim, dtype, device))
-        self._centres = [torch.tensor(rotate(basis, c), dtype=dtype, device=device) for c in centres]
+            units.append(unit)
+        self._centres, self._units = [rotate(basis, c) for c in centres], units
 
     def start(self, x_T: Tensor) -> Tensor:
         """See ``Stepper``."""
-        return self._inward(x_T) * self._start
+        return x_T if self._basis is None else x_T @ self._basis
 
     def step(self, k: int, state: Tensor, xi: Tensor | None) -> Tensor:
         """See ``Stepper``."""
-        state.mul_(self._factors[k])
-        if xi is None:
-            return state
-        std = self.std[k]
-        xi = self._inward(xi)
-        return state.addcmul_(xi, std) if isinstance(std, Tensor) else state.add_(xi, alpha=std)
+        if self._basis is not None and xi is not None:
+            xi = xi @ self._basis
+        return self._moves[k](state, xi)
 
     def read(self, k: int, state: Tensor) -> Tensor:
         """See ``Stepper``."""
-        return (state if self._basis is None else state @ self._basis.T) + self._centres[k]
+        unit, centre = self._tensor(self._units[k]), self._tensor(self._centres[k])
+        if self._basis is None:
+            return torch.addcmul(centre, state, unit)
+        return torch.addmm(centre, state * unit, self._basis.T)
 
-    def _inward(self, noise: Tensor) -> Tensor:
-        return noise if self._basis is None else noise @ self._basis
+    def _tensor(self, values: Array) -> Tensor:
+        return torch.tensor(values, dtype=self._dtype, device=self._device)
+
+    def _collapsed(self, values: Array) -> float | Tensor:
+        """One number where all coordinates agree, which torch applies faster than a vector."""
+        return float(values[0]) if (values == values[0]).all() else self._tensor(values)
 
 
 class ScoreStepper:
-    """Any score: the coefficients of the kernel on eps = -sigma score(z, sigma)."""
+    """Any score: a kernel's coefficients on eps = -sigma score(z, sigma). What a score has been given never changes."""
 
     def __init__(
         self,
@@ -101,33 +114,43 @@ class ScoreStepper:
         process: Process,
         kernels: list[Step],
         sigmas: Array,
+        dtype: torch.dtype,
     ) -> None:
-        """Keep the score and the coefficients of every step."""
+        """Keep the score and the coefficients of every step.
+
+        Raises:
+            ValueError: the start leaves the range of ``dtype``.
+        """
         self.dim = dim
-        self._stds = [float(kernel.std) for kernel in kernels]
+        self._stds = [float(_held(kernel.std, dtype)) for kernel in kernels]
         self.std: list[float | Tensor] = list(self._stds)
-        self._score, self._kernels, self._sigmas = score, kernels, sigmas
+        self._score, self._kernels, self._sigmas = score, kernels, [float(sigma) for sigma in sigmas]
         self._start, self._pure_noise_mean = float(initial_std(process)), pure_noise_mean
+        if self._start > torch.finfo(dtype).max / 10:
+            raise ValueError(
+                f"the prior's standard deviation {self._start:g} leaves the range of {dtype}; use dtype=torch.float64 "
+                "or start from a smaller T"
+            )
 
     def start(self, x_T: Tensor) -> Tensor:
         """See ``Stepper``."""
-        return x_T * self._start
+        return x_T.mul_(self._start)
 
     def step(self, k: int, state: Tensor, xi: Tensor | None) -> Tensor:
         """See ``Stepper``."""
-        kernel, sigma, std = self._kernels[k], float(self._sigmas[k]), self._stds[k]
+        kernel, sigma, std = self._kernels[k], self._sigmas[k], self._stds[k]
         if math.isinf(sigma):
             mean = torch.as_tensor(self._pure_noise_mean, dtype=state.dtype, device=state.device)
             first = mean + float(kernel.carry) * state
             return first if xi is None else first.add_(xi, alpha=std)
         eps = self._eps(k, state, sigma)
-        first = state + (float(kernel.carry) - sigma) * eps
+        first = torch.add(state, eps, alpha=float(kernel.carry) - sigma)
         if xi is not None:
             first.add_(xi, alpha=std)
         if kernel.again is None or kernel.carry_2 is None:
             return first
-        again = self._eps(k, first, float(self._sigmas[k + 1]))
-        second = state.add_(eps, alpha=float(kernel.carry_2) - sigma).add_(again, alpha=float(kernel.again))
+        again = self._eps(k, first, self._sigmas[k + 1])
+        second = torch.add(state, eps, alpha=float(kernel.carry_2) - sigma).add_(again, alpha=float(kernel.again))
         return second if xi is None else second.add_(xi, alpha=std)
 
     def read(self, k: int, state: Tensor) -> Tensor:
@@ -149,7 +172,7 @@ class CallableStepper(ScoreStepper):
         if not torch.isfinite(score).all():
             row = int((~torch.isfinite(score)).any(-1).nonzero()[0])
             raise ValueError(f"the score is not finite at step {k} (sigma={sigma:g}), at z={z[row].tolist()}")
-        return score * -sigma
+        return score.to(z.dtype) * -sigma
 
 
 def make_stepper(
@@ -176,14 +199,15 @@ def make_stepper(
         if np.isinf(sigmas[0]):
             raise ValueError("a callable score cannot be asked at sigma = inf; start flow matching at t_max < 1")
         kernels = _kernels(sampler, sigmas, eta)
-        return CallableStepper(model, count("dim", dim), None, process, kernels, sigmas)
+        return CallableStepper(model, count("dim", dim), None, process, kernels, sigmas, dtype)
     if model.batch_shape:
         raise ValueError(f"simulate takes one model at a time, got batch shape {model.batch_shape}")
     if not isinstance(model, GaussianMixture):
         diagonal, basis = diagonalised(model)
         if diagonal.is_diagonal:
             return AffineStepper(diagonal, basis, process, sampler, sigmas, eta, dtype, device)
-    return ScoreStepper(model.score, model.dim, model.pure_noise_mean, process, _kernels(sampler, sigmas, eta), sigmas)
+    kernels = _kernels(sampler, sigmas, eta)
+    return ScoreStepper(model.score, model.dim, model.pure_noise_mean, process, kernels, sigmas, dtype)
 
 
 def _kernels(sampler: str, sigmas: Array, eta: Array | Windows) -> list[Step]:
@@ -191,7 +215,25 @@ def _kernels(sampler: str, sigmas: Array, eta: Array | Windows) -> list[Step]:
     return [step(sampler, sigma, sigma_next, eta) for sigma, sigma_next in itertools.pairwise(sigmas)]
 
 
-def _collapse(values: Array, dim: int, dtype: torch.dtype, device: torch.device) -> float | Tensor:
-    """One number where all coordinates agree, which torch applies faster than a vector."""
-    values = np.broadcast_to(values, (dim,))
-    return float(values[0]) if (values == values[0]).all() else torch.tensor(values, dtype=dtype, device=device)
+def _held(values: Array, dtype: torch.dtype) -> Array:
+    """``values`` as ``dtype`` holds them: a standard deviation that underflows makes a step deterministic."""
+    return torch.as_tensor(values, dtype=dtype).double().numpy()
+
+
+def _move(kept: float | Tensor, added: float | Tensor) -> Move:
+    """``kept * state + added * xi`` in place, in as few passes as the factors allow."""
+    if _is(added, 0.0):
+        return lambda state, xi: state if _is(kept, 1.0) else state.mul_(kept)
+    if _is(added, 1.0):
+        if isinstance(kept, Tensor):
+            return lambda state, xi: torch.addcmul(xi, state, kept, out=state)
+        return lambda state, xi: torch.add(xi, state, alpha=kept, out=state)
+    if _is(kept, 1.0):
+        if isinstance(added, Tensor):
+            return lambda state, xi: state.addcmul_(xi, added)
+        return lambda state, xi: state.add_(xi, alpha=added)
+    return lambda state, xi: state.mul_(kept).addcmul_(xi, torch.as_tensor(added))
+
+
+def _is(factor: float | Tensor, value: float) -> bool:
+    return not isinstance(factor, Tensor) and factor == value

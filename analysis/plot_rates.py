@@ -1,0 +1,164 @@
+# ruff: noqa: E402
+"""The main job: every rate figure of the theory, from closed forms and from simulation.
+
+``python -m analysis.plot_rates`` writes NAME.png, NAME.pdf and NAME.json of every figure into ``figures/`` and prints
+the fitted slopes next to those of the closed form. ``analysis.programs`` holds one file for each figure.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+# Before torch is loaded: its OpenMP threads otherwise spin between operations, and on a machine with other work to do
+# they starve the simulation's own threads (ten times the time for small runs).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from analysis.figure import Program, Settings
+from analysis.programs import discretization, eta, guidance, paths, sampler_error, stable_diffusion, ve, vp
+
+PROGRAMS: tuple[Program, ...] = tuple(
+    module.PROGRAM for module in (paths, ve, vp, sampler_error, eta, stable_diffusion, discretization, guidance)
+)
+NAMES = ", ".join(program.name for program in PROGRAMS)
+EXPONENT_TOLERANCE = 0.02  # of a slope at sigma_T >= 1e6 from the exponent: the slow approach at eta = 0.5 fits in it
+
+
+def main(
+    quick: Annotated[bool, tyro.conf.arg(help="A coarse run, below 20 seconds.")] = False,
+    out: Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")] = Path("figures"),
+    seed: Annotated[int, tyro.conf.arg(help="Of every simulation.")] = 0,
+    device: Annotated[str, tyro.conf.arg(help="Torch device of every simulation.")] = "cpu",
+    only: Annotated[str | None, tyro.conf.arg(help=f"One figure alone: {NAMES}.")] = None,
+) -> None:
+    """Regenerate the rate figures: PNG, PDF, and JSON of the plotted numbers."""
+    settings = Settings(quick=quick, seed=checked_seed(seed), device=checked_device(device))
+    chosen = checked_programs(only)
+    folder = checked_folder(out)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    found = run(chosen, folder, settings, console)
+    report(found, console)
+
+
+def run(programs: Sequence[Program], out: Path, settings: Settings, console: Console) -> dict[str, dict[str, Any]]:
+    """Write every figure; a bar for each on a terminal, a line for each anywhere."""
+    found, start = {}, time.perf_counter()
+    columns = (TextColumn("{task.description:>22}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        for program in programs:
+            task = bars.add_task(program.name, total=1.0)
+            began = time.perf_counter()
+            found[program.name] = program.write(
+                out, settings, lambda fraction, task=task: bars.update(task, completed=fraction)
+            )
+            bars.remove_task(task)
+            console.print(f"{program.name:>22}  {time.perf_counter() - began:6.1f} s", highlight=False)
+    console.print(f"{len(found)} figures in {out} after {time.perf_counter() - start:.0f} s", highlight=False)
+    return found
+
+
+def report(found: dict[str, dict[str, Any]], console: Console) -> None:
+    """Print the slopes and the exponents, as far as the figures measured some.
+
+    Raises:
+        SystemExit: a slope of an exact curve at sigma_T >= 1e6 misses its exponent.
+    """
+    fits = [fit for data in found.values() for fit in data.get("fits", [])]
+    if fits:
+        console.print(slope_table(fits))
+        inside = sum(fit["inside"] for fit in fits)
+        console.print(
+            f"{inside} of {len(fits)} intervals hold the closed form's slope; {0.95 * len(fits):.0f} are expected, and "
+            "those of one panel go together: its eta share their noise.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    exact = fits + [entry for data in found.values() for entry in data.get("exponents", [])]
+    if not exact:
+        return
+    worst = max(exact, key=_miss)
+    text = (
+        f"{len(exact)} slopes of exact curves between sigma_T = 1e6 and 1e7 miss the exponent by at most "
+        f"{_miss(worst):.1g} ({worst['panel']}, eta = {worst['eta']:g})"
+    )
+    if _miss(worst) > EXPONENT_TOLERANCE:
+        raise SystemExit(f"{text}, more than the {EXPONENT_TOLERANCE:g} allowed")
+    console.print(text + ".", highlight=False, soft_wrap=True)
+
+
+def slope_table(fits: Sequence[dict[str, Any]]) -> Table:
+    """One row for each fit: measured slope, closed form's slope over the same points and weights, exponent."""
+    table = Table(title="Slopes against log T (VE) or -log alpha_bar_T (VP); closed form: same points and weights")
+    table.add_column("panel", no_wrap=True)
+    for name in ("eta", "fitted slope", "95 % interval", "closed form", "inside", "T to infinity"):
+        table.add_column(name, justify="right")
+    for k, fit in enumerate(fits):
+        low, high = fit["interval"]
+        last = k + 1 == len(fits) or fits[k + 1]["panel"] != fit["panel"]
+        table.add_row(
+            fit["panel"],
+            f"{fit['eta']:g}",
+            f"{fit['slope']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{fit['closed_form_slope']:.3f}",
+            "yes" if fit["inside"] else "no",
+            f"{fit['exponent']:g}",
+            end_section=last,
+        )
+    return table
+
+
+def _miss(entry: dict[str, Any]) -> float:
+    return abs(float(entry["exponent_measured"]) - float(entry["exponent"]))
+
+
+def checked_programs(only: str | None) -> Sequence[Program]:
+    """All figures, or the one named."""
+    chosen = [program for program in PROGRAMS if only in (None, program.name)]
+    if not chosen:
+        raise SystemExit(f"--only: unknown figure {only!r}; known: {NAMES}")
+    return chosen
+
+
+def checked_seed(seed: int) -> int:
+    """A seed that numpy and torch take."""
+    if seed < 0:
+        raise SystemExit(f"--seed must be 0 or more, got {seed}")
+    return seed
+
+
+def checked_device(device: str) -> str:
+    """A device that torch can use here."""
+    try:
+        torch.Generator(device)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SystemExit(f"--device: torch cannot use {device!r} here ({reason}); try cpu") from None
+    return device
+
+
+def checked_folder(out: Path) -> Path:
+    """``out``, made if need be, after a trial file: better now than after the first figure."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise SystemExit(f"--out: cannot write into {out} ({error.strerror}); name another folder") from None
+    return out
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m analysis.plot_rates")
