@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """The main job: every rate figure of the theory, from closed forms and from simulation.
 
 ``python -m analysis.plot_rates`` writes NAME.png, NAME.pdf and NAME.json of every figure into ``figures/`` and prints
@@ -142,7 +141,7 @@ def checked_device(device: str) -> str:
     """A device that torch can use here."""
     try:
         torch.Generator(device)
-        torch.zeros(1, device=device).item()
+        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SystemExit(f"--device: torch cannot use {device!r} here ({reason}); try cpu") from None

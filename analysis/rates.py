@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 import gapbound as gb
 from analysis.figure import Progress, Settings
 from analysis.series import DASHED, kind_handles
-from analysis.style import Look, eta_handles, look
+from analysis.style import Look, eta_handles, look, shared_legend
 from gapbound.rate import Rate, rate
 
 Array = NDArray[Any]
@@ -166,11 +168,15 @@ def far_slope(case: Case, exact: Callable[[Any], Any]) -> float:
 
 
 def draw_gaps(axes: Axes, panel: dict[str, Any]) -> None:
-    """Closed form as lines, simulation as points with 95 % intervals, of the absolute gap; hollow: not fitted."""
+    """Closed form as lines, simulation as points with 95 % intervals; hollow points are not fitted.
+
+    Where the gap is negative its opposite is drawn. A point of the wrong sign leaves the logarithmic axis below.
+    """
     for series in panel["series"]:
-        shape = look(series["eta"])
-        axes.plot(panel["curve_x"], np.abs(series["curve"]), **shape.line, zorder=2)
-        _points(axes, np.array(panel["x"]), np.abs(series["gap"]), _half_width(series), series["in_range"], shape)
+        shape, sign = look(series["eta"]), np.sign(series["curve"][-1])
+        axes.plot(panel["curve_x"], sign * np.array(series["curve"]), **shape.line, zorder=2)
+        gap = sign * np.array(series["gap"])
+        _points(axes, np.array(panel["x"]), gap, _half_width(series), series["in_range"], shape)
 
 
 def draw_shares(axes: Axes, panel: dict[str, Any]) -> None:
@@ -219,13 +225,14 @@ def draw_guide(axes: Axes, x: Array, y: Array, label: str) -> None:
     )
 
 
-def key(panels: Sequence[dict[str, Any]]) -> list[Line2D]:
-    """Entries of the legend that the rate figures share; hollow points only where there are some."""
+def draw_key(figure: Figure, panels: Sequence[dict[str, Any]]) -> Legend:
+    """The legend of a rate figure, below it; hollow points are named where there are some."""
     entries = [*eta_handles(ETAS), *kind_handles(), Line2D([], [], **DASHED, label=r"$T \to \infty$")]
-    if not all(np.all(series["in_range"]) for panel in panels for series in panel["series"]):
-        hollow = {"marker": "o", "markerfacecolor": "white", "color": "black", "linestyle": "none"}
-        entries.append(Line2D([], [], **hollow, label=f"within {MIN_Z:g} standard errors of 0: not fitted"))
-    return entries
+    if all(np.all(series["in_range"]) for panel in panels for series in panel["series"]):
+        return shared_legend(figure, entries, loc="outside lower center")
+    hollow = {"marker": "o", "markerfacecolor": "white", "color": "black", "linestyle": "none"}
+    entries.append(Line2D([], [], **hollow, label=f"within {MIN_Z:g} standard errors of 0: not fitted"))
+    return shared_legend(figure, entries, columns=5, loc="outside lower center")
 
 
 def signed(text: str) -> str:

@@ -20,7 +20,7 @@ from gapbound.estimate import GapEstimate, estimate_gap
 from gapbound.estimate_value import Estimate
 from gapbound.eta import Windows
 from gapbound.fit import RateFit, fit_rate
-from gapbound.gap import reward_gap
+from gapbound.gap import reward_gap, sampler_error
 from gapbound.gaussian import Gaussian
 from gapbound.grid import grid
 from gapbound.law import terminal_law
@@ -59,6 +59,7 @@ __all__ = [
     "guided",
     "rate",
     "reward_gap",
+    "sampler_error",
     "simulate",
     "terminal_law",
     "tilt",

@@ -216,8 +216,8 @@ def _kernels(sampler: str, sigmas: Array, eta: Array | Windows) -> list[Step]:
 
 
 def _held(values: Array, dtype: torch.dtype) -> Array:
-    """``values`` as ``dtype`` holds them: a standard deviation that underflows makes a step deterministic."""
-    return torch.as_tensor(values, dtype=dtype).double().numpy()
+    """``values``, 0 where they underflow in ``dtype``: a standard deviation that does makes a step deterministic."""
+    return np.where(np.abs(values) < torch.finfo(dtype).tiny, 0.0, values)
 
 
 def _move(kept: float | Tensor, added: float | Tensor) -> Move:

@@ -15,7 +15,7 @@ from scipy.stats import chi2
 from analysis import plot_rates
 from analysis.figure import PACKAGES, Program, Settings, plain, save
 from analysis.programs import sampler_error, ve, vp
-from analysis.rates import ETAS, compare, key
+from analysis.rates import ETAS, compare
 from analysis.style import LOOKS, look, panels, paper
 
 QUICK = Settings(quick=True)
@@ -229,17 +229,34 @@ def test_looks_differ_in_colour_marker_and_line_and_grow_lighter_with_eta():
 
 def test_points_that_are_not_fitted_are_hollow_and_named_in_the_legend(written):
     data = json.loads(json.dumps(written[1]["gap_ve"]))
+
+    def drawn():
+        with paper():
+            figure = ve.PROGRAM.draw(data)
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        points = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
+        hollow = [line.get_xydata()[:, 0] for line in points if line.get_markerfacecolor() == "white"]
+        return hollow, any("not fitted" in name for name in names)
+
     for panel in data["panels"]:
         for series in panel["series"]:
             series["in_range"] = [True] * len(series["in_range"])
-    assert not any("not fitted" in entry.get_label() for entry in key(data["panels"]))
+    assert drawn() == ([], False)
     data["panels"][0]["series"][2]["in_range"][1] = False
-    assert any("not fitted" in entry.get_label() for entry in key(data["panels"]))
+    hollow, named = drawn()
+    assert named
+    np.testing.assert_allclose(hollow, [[data["panels"][0]["x"][1]]])
+
+
+def test_a_point_of_the_wrong_sign_is_not_drawn_as_if_it_had_the_right_one(written):
+    data = json.loads(json.dumps(written[1]["gap_vp"]))
+    series = data["panels"][3]["series"][0]  # centred: the gap is negative and its opposite drawn
+    series["gap"][-1] *= -1
     with paper():
-        axes = ve.PROGRAM.draw(data).axes[0]
-    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and line.get_marker() != "None"]
-    assert len(hollow) == 1
-    assert hollow[0].get_xdata() == pytest.approx([data["panels"][0]["x"][1]])
+        axes = vp.PROGRAM.draw(data).axes[3]
+    drawn = next(line for line in axes.lines if line.get_marker() == look(0.5).marker).get_ydata()
+    np.testing.assert_allclose(drawn, -np.array(series["gap"]))
+    assert (drawn > 0).tolist() == [True] * (len(drawn) - 1) + [False]
 
 
 # --- the command

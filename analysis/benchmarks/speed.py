@@ -1,7 +1,8 @@
 """How fast the library is, beside the physical limit and other libraries in one run: ``make bench``.
 
-Every figure is a ratio of medians over interleaved repetitions, so that a drifting machine slows both sides alike. The
-limit of an SDE simulation is the time torch takes to fill the same count of normal numbers and do nothing with them.
+Every figure is a ratio of medians over interleaved repetitions, so that a drifting machine slows both sides alike. All
+peers do the whole work at full size; none is extrapolated. The limit of an SDE simulation is the time torch takes to
+fill the same count of normal numbers (and, for a mixture, to take one exponential per component) and do nothing else.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,20 +27,22 @@ from rich.table import Table
 
 import gapbound as gb
 
-BLOCK = 2**15  # normals per fill: the fastest, in cache
+BLOCK = 2**15  # numbers per buffer: they stay in cache, and torch is fastest there
 PATHS, STEPS = 1_000_000, 50
 TARGET, PROCESS = gb.Gaussian(0.7, 0.5), gb.VE(5.0)
+WIDE = gb.Gaussian(np.zeros(64), np.linspace(0.1, 2.0, 64))
 MIXTURE = gb.GaussianMixture(np.full(8, 1 / 8), np.linspace(-3.5, 3.5, 8), np.linspace(0.05, 0.4, 8))
+SCHEDULER = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
 MEMORY_LIMIT = 64  # MiB beyond the output
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report: what was measured, the target, whether it is met."""
+    """One line of the report: what was measured, its target if it has one, and whether that is met."""
 
     case: str
     measured: str
-    target: str
+    target: str = ""
     met: bool | None = None
 
 
@@ -47,15 +50,15 @@ def main(repeat: int = 5, strict: bool = False) -> None:
     """Measure and print the ratios.
 
     Args:
-        repeat: repetitions of each side, of which the median counts.
+        repeat: repetitions of each side, of which the median counts; the slowest peers run half as often.
         strict: exit with 1 if a target is missed.
     """
     rows: list[Row] = []
-    console = Console()
+    console = Console(width=120)
     for measure in (gaussian, sixty_four_dimensions, mixture, memory, closed_forms):
         with console.status(measure.__doc__ or ""):
             rows += measure(repeat)
-    table = Table(title=f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of {repeat}")
+    table = Table(title=f"{torch.get_num_threads()} threads, torch {torch.__version__}, medians of up to {repeat}")
     for column in ("case", "measured", "target", "met"):
         table.add_column(column)
     for row in rows:
@@ -67,129 +70,147 @@ def main(repeat: int = 5, strict: bool = False) -> None:
 
 def gaussian(repeat: int) -> list[Row]:
     """One dimension, 1e6 paths x 50 steps: against the limit and three peers."""
-    own, single, threaded, naive = medians(
-        repeat,
-        lambda: gb.simulate(TARGET, PROCESS, n=PATHS, steps=STEPS),
-        lambda: fill_normals(PATHS * STEPS, threads=1),
-        lambda: fill_normals(PATHS * STEPS, threads=torch.get_num_threads()),
+    own, alone, threads, fill = gauss_sides()
+    own_time, alone_time, one, several = medians(2 * repeat + 1, own, alone, fill(1), fill(threads))
+    own_again, naive, ddim, sde = medians(
+        repeat // 2 + 1,
+        own,
         lambda: naive_loop(PATHS, STEPS),
-    )
-    own_again, diffusers_time, sde_time = medians(
-        max(1, repeat // 2),
-        lambda: gb.simulate(TARGET, PROCESS, n=PATHS, steps=STEPS),
         lambda: diffusers_loop(PATHS, STEPS),
-        lambda: torchsde_loop(TARGET.score, PATHS // 10, 1, STEPS),
+        lambda: torchsde_loop(TARGET.score, PATHS, 1, STEPS),
     )
-    case = f"{PATHS:.0e} paths x {STEPS} steps, 1-d Gaussian"
     return [
-        Row(case, f"{own:.3f} s", ""),
-        share("share of the limit, normal_ as torch runs it (one thread)", single / own, 0.8),
-        share(f"share of the limit, normal_ in {torch.get_num_threads()} threads", threaded / own, 0.8),
-        times("against a naive whole-array torch loop", naive / own, None),
-        times("against torchsde's Euler (1e5 paths, scaled by 10)", 10 * sde_time / own_again, 20),
-        times("against a diffusers DDIMScheduler loop", diffusers_time / own_again, 30),
+        Row(f"1e6 paths x {STEPS} steps of a 1-d Gaussian", f"{own_time:.3f} s"),
+        share("  of the limit: the same count by normal_, in one thread as torch runs it", one / own_time, 0.8),
+        share(f"  of the limit in {threads} threads, as simulate runs", several / own_time, 0.8),
+        share("  of the limit, both in one thread", one / alone_time),
+        times("  against torchsde's Euler", sde / own_again, 20),
+        times("  against a diffusers DDIMScheduler loop, eta = 1", ddim / own_again, 30),
+        times("  against a naive loop over whole arrays", naive / own_again),
     ]
+
+
+def gauss_sides() -> tuple[Callable[[], object], Callable[[], object], int, Callable[[int], Callable[[], None]]]:
+    """Simulate in all threads and in one, the number of threads, and the normals that either draws."""
+
+    def own() -> gb.Simulation:
+        return gb.simulate(TARGET, PROCESS, n=PATHS, steps=STEPS)
+
+    def alone() -> gb.Simulation:
+        with torch_threads(1):
+            return own()
+
+    # one normal for x_T and one for each step but the last, which goes to sigma = 0 and has no noise
+    return own, alone, torch.get_num_threads(), lambda threads: lambda: fill_normals(PATHS * STEPS, threads)
 
 
 def sixty_four_dimensions(repeat: int) -> list[Row]:
     """Sixty-four dimensions, a diagonal Gaussian."""
-    law, n = gb.Gaussian(np.zeros(64), np.linspace(0.1, 2.0, 64)), 20_000
+    n, threads = 20_000, torch.get_num_threads()
     own, limit, peer = medians(
-        max(1, repeat // 2),
-        lambda: gb.simulate(law, PROCESS, n=n, steps=STEPS),
-        lambda: fill_normals(64 * n * STEPS, threads=torch.get_num_threads()),
-        lambda: torchsde_loop(law.score, n // 10, 64, STEPS),
+        repeat // 2 + 1,
+        lambda: gb.simulate(WIDE, PROCESS, n=n, steps=STEPS),
+        lambda: fill_normals(64 * n * STEPS, threads),
+        lambda: torchsde_loop(WIDE.score, n, 64, STEPS),
     )
-    case = f"{n} paths x {STEPS} steps, 64-d Gaussian"
     return [
-        Row(case, f"{own:.3f} s", ""),
-        share("share of the threaded limit", limit / own, None),
-        times("against torchsde (a tenth of the paths, scaled by 10)", 10 * peer / own, 5),
+        Row(f"{n} paths x {STEPS} steps of a 64-d Gaussian", f"{own:.3f} s"),
+        share(f"  of the limit in {threads} threads", limit / own),
+        times("  against torchsde's Euler", peer / own, 5),
     ]
 
 
 def mixture(repeat: int) -> list[Row]:
-    """Eight components in one dimension; the limit adds one exponential per component."""
-    n = 200_000
+    """Eight components in one dimension; the limit takes one exponential per component and step."""
+    n, threads = 200_000, torch.get_num_threads()
     own, limit, peer = medians(
-        max(1, repeat // 2),
+        repeat // 2 + 1,
         lambda: gb.simulate(MIXTURE, PROCESS, n=n, steps=STEPS),
-        lambda: (fill_normals(n * STEPS, 1), exponentials(8 * n * STEPS)),
-        lambda: torchsde_loop(MIXTURE.score, n // 10, 1, STEPS),
+        lambda: (fill_normals(n * STEPS, threads), exponentials(8 * n * STEPS, threads)),
+        lambda: torchsde_loop(MIXTURE.score, n, 1, STEPS),
     )
-    case = f"{n} paths x {STEPS} steps, 8-component mixture"
     return [
-        Row(case, f"{own:.3f} s", ""),
-        share("share of the limit (normals and 8 exponentials per step, one thread)", limit / own, None),
-        times("against torchsde with the same score (a tenth of the paths, scaled by 10)", 10 * peer / own, 5),
+        Row(f"{n} paths x {STEPS} steps of a mixture of 8", f"{own:.3f} s"),
+        share(f"  of the limit in {threads} threads: a normal and 8 exponentials per step", limit / own),
+        times("  against torchsde's Euler with the same score", peer / own, 5),
     ]
 
 
 def memory(repeat: int) -> list[Row]:
-    """Peak memory of a large run beyond its samples, in a process of its own."""
-    n = 20_000_000
+    """Peak memory of the first case beyond its samples, everything it loads or allocates counted, in a new process."""
     code = (
-        "import resource, gapbound as gb; target, process = gb.Gaussian(0.7, 0.5), gb.VE(5.0); "
-        "gb.simulate(target, process, n=100_000, steps=5); "
-        "before = [line for line in open('/proc/self/status') if line.startswith('VmRSS')][0].split()[1]; "
-        f"gb.simulate(target, process, n={n}, steps=5); "
-        "print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import resource; from analysis.benchmarks.speed import *; "
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "before = peak(); samples = gb.simulate(TARGET, PROCESS, n=PATHS, steps=STEPS).samples; "
+        "print(before, peak(), samples.nbytes)"
     )
-    if not Path("/proc/self/status").exists():
-        return [Row("memory beyond the output", "needs Linux", "")]
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    before, peak = (float(kib) / 2**10 for kib in output.split())
-    extra = peak - before - n * 4 / 2**20
-    return [
-        Row(
-            f"memory beyond the output, {n:.0e} paths",
-            f"{extra:.0f} MiB",
-            f"<= {MEMORY_LIMIT} MiB",
-            extra <= MEMORY_LIMIT,
-        )
-    ]
+    before, peak, samples = (int(word) for word in output.split())
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
+    extra = (peak - before) / unit - samples / 2**20
+    case = f"peak memory of the first case beyond its {samples / 2**20:.1f} MiB of samples"
+    return [Row(case, f"{extra:.0f} MiB", f"<= {MEMORY_LIMIT} MiB", extra <= MEMORY_LIMIT)]
 
 
 def closed_forms(repeat: int) -> list[Row]:
     """Closed forms: one gap, a million, a full covariance, a long recursion."""
     reward, rng = gb.Quadratic(1.0, 0.0), np.random.default_rng(0)
-    times_T = np.logspace(-1, 3, 1_000_000)
     root = rng.standard_normal((1000, 1000))
     cov = root @ root.T / 1000 + 0.1 * np.eye(1000)
-    matrix = gb.Quadratic(np.eye(1000) + (root + root.T) / 100, np.zeros(1000))
-    many = 500
+    matrix = gb.Quadratic(np.eye(1000) + (root + root.T) / 100, 0.0)
+    many, etas = 1000, np.linspace(0, 3, 1000)
     one, million, full, recursion = medians(
-        repeat,
+        repeat // 2 + 1,
         lambda: [gb.reward_gap(TARGET, PROCESS, reward) for _ in range(many)],
-        lambda: gb.reward_gap(TARGET, gb.VE(times_T), reward),
+        lambda: gb.reward_gap(TARGET, gb.VE(np.logspace(-1, 3, 1_000_000)), reward),
         lambda: gb.reward_gap(gb.Gaussian(np.ones(1000), cov), PROCESS, matrix),
-        lambda: gb.discrete_law(TARGET, PROCESS, "gddim", np.linspace(0, 3, 1000), 1000),
+        lambda: gb.discrete_law(TARGET, PROCESS, "gddim", etas, 1000),
     )
     return [
         below("one closed-form gap", one / many * 1e6, 100, "us"),
         below("a million broadcast gaps", million, 2, "s"),
-        below("one gap, full covariance, d = 1000", full, 2, "s"),
+        below("one gap of a full covariance, d = 1000, with its decomposition", full, 2, "s"),
         below("exact law of 1000 steps for 1000 eta", recursion, 1, "s"),
     ]
 
 
 def fill_normals(total: int, threads: int) -> None:
-    """Fill ``total`` normals in cache-sized buffers and do nothing with them."""
+    """Fill ``total`` normals in buffers that stay in cache, an equal share for each of ``threads`` Python threads."""
 
     def fill(count: int) -> None:
         buffer, generator = torch.empty(BLOCK), torch.Generator()
-        for _ in range(count // BLOCK):
+        for _ in range(-(-count // BLOCK)):
             buffer.normal_(generator=generator)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, [total // threads] * threads))
+    in_threads(fill, total, threads)
 
 
-def exponentials(total: int) -> None:
-    """``total`` exponentials in a cache-sized buffer."""
-    buffer, result = torch.full((BLOCK,), -0.5), torch.empty(BLOCK)
-    for _ in range(total // BLOCK):
-        torch.exp(buffer, out=result)
+def exponentials(total: int, threads: int) -> None:
+    """``total`` exponentials, shared out likewise."""
+
+    def fill(count: int) -> None:
+        buffer, result = torch.full((BLOCK,), -0.5), torch.empty(BLOCK)
+        for _ in range(-(-count // BLOCK)):
+            torch.exp(buffer, out=result)
+
+    in_threads(fill, total, threads)
+
+
+def in_threads(work: Callable[[int], None], total: int, threads: int) -> None:
+    """``work`` on equal shares of ``total``, each in a Python thread whose torch operations use one thread."""
+    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, [total // threads] * threads))
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Torch with another number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def naive_loop(n: int, steps: int) -> torch.Tensor:
@@ -204,8 +225,8 @@ def naive_loop(n: int, steps: int) -> torch.Tensor:
 
 
 def diffusers_loop(n: int, steps: int) -> torch.Tensor:
-    """The exact noise prediction stepped by diffusers' DDIMScheduler at eta = 1."""
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+    """The exact noise prediction for ``TARGET`` stepped by diffusers' DDIMScheduler at eta = 1."""
+    scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(steps)
     x = torch.randn(n, 1)
     for t in scheduler.timesteps:
@@ -232,20 +253,20 @@ class ReverseSDE(torch.nn.Module):
 
     def g(self, s: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Diffusion, sqrt(-dtau/ds)."""
-        return torch.full_like(z, (2 * self.sigma_T**2 * (1 - float(s))) ** 0.5)
+        return torch.full_like(z, self.sigma_T * (2 * (1 - float(s))) ** 0.5)
 
 
 def torchsde_loop(score: Callable[[torch.Tensor, float], torch.Tensor], n: int, dim: int, steps: int) -> torch.Tensor:
-    """torchsde's Euler with its own Brownian motion."""
-    sde = ReverseSDE(score, float(PROCESS.sigma_T))
-    z = float(PROCESS.sigma_T) * torch.randn(n, dim)
+    """torchsde's Euler with its own Brownian motion; it stops a hair before s = 1."""
+    sigma_T = float(PROCESS.sigma_T)
     times = torch.tensor([0.0, 1.0 - 1e-6])
     with torch.no_grad():
-        return torchsde.sdeint(sde, z, times, method="euler", dt=1 / steps)[-1]
+        start = sigma_T * torch.randn(n, dim)
+        return torchsde.sdeint(ReverseSDE(score, sigma_T), start, times, method="euler", dt=1 / steps)[-1]
 
 
 def medians(repeat: int, *sides: Callable[[], object]) -> list[float]:
-    """Median seconds of each side, one warm-up, then taken in turn."""
+    """Median seconds of each side, after one warm-up, taken in turn."""
     taken: list[list[float]] = [[] for _ in sides]
     for round_ in range(repeat + 1):
         for side, record in zip(sides, taken, strict=True):
@@ -256,21 +277,18 @@ def medians(repeat: int, *sides: Callable[[], object]) -> list[float]:
     return [statistics.median(record) for record in taken]
 
 
-def share(case: str, value: float, target: float | None) -> Row:
+def share(case: str, value: float, target: float | None = None) -> Row:
     """A share of a limit, in percent."""
-    return Row(
-        case, f"{value:.0%}", "" if target is None else f">= {target:.0%}", None if target is None else value >= target
-    )
+    if target is None:
+        return Row(case, f"{value:.0%}")
+    return Row(case, f"{value:.0%}", f">= {target:.0%}", value >= target)
 
 
-def times(case: str, value: float, target: float | None) -> Row:
+def times(case: str, value: float, target: float | None = None) -> Row:
     """How many times as fast."""
-    return Row(
-        case,
-        f"{value:.1f} x",
-        "" if target is None else f">= {target:g} x",
-        None if target is None else value >= target,
-    )
+    if target is None:
+        return Row(case, f"{value:.1f} x")
+    return Row(case, f"{value:.1f} x", f">= {target:g} x", value >= target)
 
 
 def below(case: str, value: float, target: float, unit: str) -> Row:

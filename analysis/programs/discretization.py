@@ -171,7 +171,7 @@ def _draw_parts(axes: Axes, found: list[dict[str, Any]]) -> None:
     axes.set_xticks(places, names)
     axes.grid(False, axis="x")
     axes.set(xlabel="steps of the ODE / of the SDE", ylabel="gap")
-    title(axes, "c", "train on 10, ship 50: it cancels")
+    title(axes, "c", "train 10, ship 50: it cancels")
 
 
 PROGRAM = Program("gap_discretization", compute, draw)

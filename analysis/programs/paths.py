@@ -143,13 +143,13 @@ def _draw_density(axes: Axes, data: dict[str, Any], key: str) -> None:
     outward = modes - modes.mean(axis=0)
     for place, share in zip(modes + LABEL_DISTANCE * outward, law["shares"], strict=True):
         axes.text(*place, f"{share:.0%}", ha="center", va="center", weight="bold")
-    axes.set_xlabel(f"$E\\,r = {law['reward']:.2f}$\n\n\n")  # room for the bracket
+    axes.set_xlabel(f"$E\\,r = {law['reward']:.2f}$\n\n")  # room for the bracket
     _bare(axes)
 
 
 def _bracket(axes: Axes, text: str) -> None:
     """A bracket from the foot of a panel to that of the next one, with a text."""
-    foot, depth = -0.15, 0.05
+    foot, depth = -0.14, 0.045
     x = np.array([0.5, 0.5, 1.56, 1.56])
     y = foot - depth * np.array([0, 1, 1, 0])
     (line,) = axes.plot(x, y, color="black", linewidth=0.6, transform=axes.transAxes, clip_on=False)

@@ -16,14 +16,14 @@ from analysis.rates import (
     Case,
     draw_gaps,
     draw_guide,
+    draw_key,
     draw_shares,
     draw_slopes,
-    key,
     measure,
     signed,
 )
 from analysis.series import plain_ticks
-from analysis.style import PAGE, panels, shared_legend, title
+from analysis.style import PAGE, panels, title
 
 CASES = tuple(
     Case(name, mean, best, gb.VE, times, limits, abscissa=np.asarray, far=FAR, scale="log-log")
@@ -66,7 +66,7 @@ def draw(data: dict[str, Any]) -> Figure:
     for ax, label in zip(axes[1], [r"final time $T = \sigma_T$"] * 2 + [r"stochasticity $\eta$"], strict=True):
         ax.set_xlabel(label)
     figure.suptitle("VE: gap between ODE and SDE on N($m$, 0.5), prior N(0, $T^2$), reward $-(x - c)^2$")
-    shared_legend(figure, key(data["panels"]), loc="outside lower center")
+    draw_key(figure, data["panels"])
     return figure
 
 

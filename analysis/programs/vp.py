@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 import gapbound as gb
 from analysis.figure import Program, Progress, Settings
-from analysis.rates import CURVE, FAR, Array, Case, draw_gaps, draw_guide, draw_slopes, key, measure, signed
-from analysis.style import PAGE, shared_legend, title
+from analysis.rates import CURVE, FAR, Array, Case, draw_gaps, draw_guide, draw_key, draw_slopes, measure, signed
+from analysis.style import PAGE, title
 
 #: final time as a function of B, and labels of the axis
 RATES: dict[str, tuple[Callable[[Any], Array], tuple[float, ...]]] = {
@@ -90,7 +90,7 @@ def draw(data: dict[str, Any]) -> Figure:
         ax.set_xlabel(r"stochasticity $\eta$")
     figure.axes[6].set_ylabel(r"slope in $-\log\,\bar\alpha_T$")
     figure.suptitle("VP: gap between ODE and SDE on N(0.7, 0.5), prior N(0, 1), reward $-(x - c)^2$")
-    shared_legend(figure, key(data["panels"]), loc="outside lower center")
+    draw_key(figure, data["panels"])
     return figure
 
 
