@@ -78,8 +78,9 @@ def check_batches(model: Gaussian | AffineScore, process: Process, *etas: Array 
     Raises:
         ValueError: they do not; says their shapes.
     """
-    shapes = (eta.shape for eta in etas if not isinstance(eta, Windows))
-    broadcastable("the batches of target, T and eta", model.batch_shape, np.shape(process.T), *shapes)
+    shapes = [model.batch_shape, np.shape(process.T), *(eta.shape for eta in etas if not isinstance(eta, Windows))]
+    if sum(map(bool, shapes)) > 1:
+        broadcastable("the batches of target, T and eta", *shapes)
 
 
 def log_contraction(variance: Array, sigma_0: Array, sigma_T: Array, eta: Array | Windows) -> Array:

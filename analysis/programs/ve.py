@@ -37,7 +37,7 @@ TICKS = {"uncentred": (2, 5, 10, 20, 50, 100), "centred": (2, 4, 8)}
 
 def compute(settings: Settings, progress: Progress) -> dict[str, Any]:
     """Both cases: closed form, simulation, fits."""
-    largest, smallest = (100_000, 60_000) if settings.quick else (16_000_000, 1_000_000)
+    largest, smallest = (100_000, 60_000) if settings.quick else (12_000_000, 1_000_000)
     found = [
         measure(case, largest, smallest, settings, lambda done, k=k: progress((k + done) / len(CASES)))
         for k, case in enumerate(CASES)
