@@ -14,6 +14,7 @@ Conventions, for every module:
 - **Gap** = E r under the reference sampler (the ODE unless said otherwise) minus E r under the eta-sampler.
 """
 
+from gapbound import bounds
 from gapbound.affine import AffineScore, guided
 from gapbound.chain import discrete_law
 from gapbound.estimate import GapEstimate, estimate_gap
@@ -52,6 +53,7 @@ __all__ = [
     "Reward",
     "Simulation",
     "Windows",
+    "bounds",
     "discrete_law",
     "estimate_gap",
     "fit_rate",

@@ -169,7 +169,8 @@ class _Run:
             for start, stop in itertools.pairwise(edges):
                 self.paths(start, stop)
             return
-        with ThreadPoolExecutor(threads) as pool:
+        # torch hands its setting to a new thread late, and MKL would start threads of its own until then
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(self.paths, edges[:-1], edges[1:]))
 
     @torch.no_grad()

@@ -204,6 +204,13 @@ def test_the_fast_path_reaches_starts_beyond_the_range_of_float32():
     assert abs(float(run.samples.mean() - law.mean[0])) < 4 * (law.cov[0] / 40_000) ** 0.5
 
 
+def test_a_variance_that_underflows_ends_at_the_mean():
+    samples = gb.simulate(
+        gb.Gaussian([0.4, -1.0], [1e-300, 0.5]), gb.VE(1e30), eta=1.0, steps=5, n=10, dtype=F64
+    ).samples
+    torch.testing.assert_close(samples[:, 0], torch.full((10,), 0.4, dtype=F64), rtol=0, atol=1e-15)
+
+
 def test_a_score_keeps_what_it_was_given():
     seen = []
 

@@ -1,0 +1,26 @@
+r"""Rigorous bounds on the reward gap between the ODE and the SDE sampler, for exact scores (theory B1 to B4).
+
+Every function is called as (target, process, reward, eta=...) and returns a ``Bound``: numbers for the ODE's error, the
+SDE's and their gap, with the constants that went in, where each came from, and what was assumed. A bound whose
+assumptions fail raises ``ValueError``; ``best`` lists it with the reason instead.
+
+| bound | needs | strong where |
+|---|---|---|
+| ``chi_square`` | chi^2(prior || q_T) finite | eta of 1 or more, several modes |
+| ``total_variation`` | bounded reward | large mismatch, chi^2 infinite |
+| ``wasserstein`` | one-sided Lipschitz score, Lipschitz or quadratic reward | one mode |
+| ``duhamel`` | chi^2 finite | small eta: it vanishes with the gap |
+
+In high dimension divergences of the full law are huge; ``directions`` keeps what a linear, half-space or cosine reward
+sees of a Gaussian.
+"""
+
+from gapbound.bounds.best import best
+from gapbound.bounds.chi_square import chi_square
+from gapbound.bounds.directions import directions
+from gapbound.bounds.duhamel import duhamel
+from gapbound.bounds.total_variation import total_variation
+from gapbound.bounds.value import Best, Bound, Constant
+from gapbound.bounds.wasserstein import wasserstein
+
+__all__ = ["Best", "Bound", "Constant", "best", "chi_square", "directions", "duhamel", "total_variation", "wasserstein"]
