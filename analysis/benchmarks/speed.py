@@ -5,9 +5,10 @@ peers do the whole work at full size; none is extrapolated. The limit of an SDE 
 fill the same count of normal numbers (and, for a mixture, to take one exponential per component) and do nothing else;
 beside each peer stands how much faster the limit itself is, which no simulator can pass.
 
-Ratios to peers hold on an idle machine. Their operations run in OpenMP loops, which wait for the slowest core: where
-another process holds one, they take up to ten times as long. The first line tells: normal_ should gain nearly the
-number of threads. The ratios "in one thread" do not suffer from it.
+Ratios to peers hold on an idle machine: their operations are OpenMP loops, which wait for the slowest core. Where
+another process holds one they take twice as long, and ten times with OpenMP's default of waiting in a loop, which is
+switched off here. The first line tells: normal_ should gain nearly the number of threads. The ratios in one thread do
+not suffer.
 """
 
 from __future__ import annotations
