@@ -64,7 +64,7 @@ def simulate(
 
     Runs with one seed share x_T and their increments step by step, whatever the model, sampler and eta, so that
     differences between them are paired. Samples depend on seed, dtype, device type and the position of the path alone,
-    not on ``n``, ``chunk`` or the number of threads.
+    not on ``n``, ``chunk`` or the number of threads; a matrix product of few rows may round its last bits its own way.
 
     Args:
         model: a Gaussian, a mixture, an affine score, or any callable (z of shape (m, d), sigma) -> score of z's shape
