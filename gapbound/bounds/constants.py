@@ -16,7 +16,7 @@ j and k exchanged, hence also any mean of both. With Var_k f <= lambda_max(S_k) 
 
 For means in a ball of radius R and S_k = v I this is at most v (1 + exp(4 R^2 / v)) / 2, below the v exp(4 R^2 / v) of
 Bardet, Gozlan, Malrieu & Zitt, Functional inequalities for Gaussian convolutions of compactly supported measures,
-Bernoulli 24 (2018), Theorem 1.2, whose idea it is.
+Bernoulli 24 (2018), whose idea it is.
 
 (b) For one common covariance S, with delta = m_j - m_k and rho = int_0^1 N(m_k + t delta, S) dt,
 
