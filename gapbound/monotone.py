@@ -36,14 +36,14 @@ from gapbound.reward import AbsoluteDeviation, Bump, Cosine, HalfSpace, Linear, 
 
 LEVELS = (1, 2, 3, 4, 6, 8, 12, 16)  # resolutions, multiples of the coarsest
 CELL = 0.25  # coarsest cells, in standard deviations of a component
-STEP = 0.5  # coarsest steps in log(v + tau)
+STEP = 0.25  # coarsest steps in log(v + tau)
 GRADING = 6.0  # of a component's standard deviations; further away, cells grow in proportion to the distance
 REACH = 9.5  # cells cover each component, and the prior, to this many standard deviations
 MAX_CELLS = 8000  # of the coarsest resolution
 MAX_WORK = 3_000_000  # cells times steps of one resolution, once there are three
 MAX_BREAKS = 200  # jumps and kinks searched for in a callable
 ADAMS_BASHFORTH = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12)}
-ORDER = 5  # extrapolations in a row
+ORDER = 4  # extrapolations in a row
 LARGEST = 1e100  # sigma_T whose square is finite
 EMPTY = 1e-14  # mass of the prior that may be left between components without cells of its own
 ACCEPTED = 1e-6  # residual, relative to the tail, after which one more Newton step leaves rounding only
@@ -521,7 +521,7 @@ class _Problem:
     @property
     def step(self) -> float:
         """Coarsest step; shorter where prior mass lies between far modes, whose cells come into contact suddenly."""
-        return STEP / 4 if any(panel.far for panel in self.panels[1:-1]) else STEP
+        return STEP / 2 if any(panel.far for panel in self.panels[1:-1]) else STEP
 
     def solve(self, level: int) -> tuple[Array, Array, Array, int]:
         """r in the cells, its change under each eta up to sigma_T, F_T - prior at the edges; and cells times steps."""
