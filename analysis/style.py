@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-COLUMN = 3.4  # inches, one column of a two-column paper
 PAGE = 7.0  # inches, both columns and the space between them
 REFERENCE = "0.45"  # grey of reference lines
 

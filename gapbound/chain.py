@@ -151,7 +151,7 @@ def _compose(model: Gaussian | AffineScore, sigma: Array, sigma_next: Array, ker
     start = np.isinf(sigma)  # there D = E[x_0], and the state is the noise itself: z_T / sigma_T
     sigma = np.where(start, 1.0, sigma)
     gain, offset = model.gain(sigma[..., 0]), model.offset(sigma[..., 0])
-    kept = _kept(model, gain, sigma[..., 0])
+    kept = model.kept(sigma[..., 0])
     # 1 - sigma (sigma - carry) G, rearranged so that a small A keeps its digits at large sigma
     A = kept + _lift(sigma * kernel.carry, diagonal) * gain
     b = sigma * (sigma - kernel.carry) * offset
@@ -168,11 +168,6 @@ def _compose(model: Gaussian | AffineScore, sigma: Array, sigma_next: Array, ker
         sigma * (sigma - kernel.carry_2) * offset + apply(response, b, diagonal) - again * offset_next,
         S + _product(response, S, diagonal),
     )
-
-
-def _kept(model: Gaussian | AffineScore, gain: Array, sigma: Array) -> Array:
-    """I - sigma^2 G: what the denoiser D = (I - sigma^2 G) z + sigma^2 o keeps of z."""
-    return model.cov * gain if isinstance(model, Gaussian) else model.kept(sigma)
 
 
 def _product(left: Array, right: Array, diagonal: bool) -> Array:

@@ -100,12 +100,7 @@ def estimate_gap(
         ValueError: what ``simulate`` raises, no eta, a level outside (0, 1), a reward that is not one finite number per
             sample.
     """
-    several = isinstance(eta, Sequence) or (not isinstance(eta, Windows) and np.ndim(eta) > 0)
-    etas = list(eta) if several else [eta]  # type: ignore[arg-type]
-    if not etas:
-        raise ValueError("eta must hold at least one value, got an empty list")
-    for name, value in (("eta_ref", eta_ref), *(("eta", value) for value in etas)):
-        checked(value, name)
+    etas, several = _listed(eta, eta_ref)
     measured, level = as_reward(reward), confidence(level)
     count("n", n, 2)
     count("draws", draws)
@@ -138,6 +133,17 @@ def estimate_gap(
         n=n,
         draws=draws,
     )
+
+
+def _listed(eta: Any, eta_ref: Any) -> tuple[list[Any], bool]:
+    """The etas as a list, each checked, and whether there was more than a single one to begin with."""
+    several = isinstance(eta, Sequence) or (not isinstance(eta, Windows) and np.ndim(eta) > 0)
+    etas = list(eta) if several else [eta]
+    if not etas:
+        raise ValueError("eta must hold at least one value, got an empty list")
+    for name, value in (("eta_ref", eta_ref), *(("eta", value) for value in etas)):
+        checked(value, name)
+    return etas, several
 
 
 def _evaluate(reward: Reward, samples: torch.Tensor) -> Array:

@@ -43,7 +43,7 @@ def reward_gap(
     in the eigenbasis of the covariance (Phi: see ``gapbound.law``). Nothing nearly equal is subtracted: for a diagonal
     covariance the error stays below 1e-10 of the sum of the absolute terms down to gaps of 1e-290, for a full one below
     that times the condition number. Other rewards: 1e-12 of their range. One mixture in d = 1 is integrated along its
-    quantiles to a relative 1e-6 (``gapbound.monotone``).
+    quantiles, aiming at a relative 1e-6: its ``Estimate`` states the error (``gapbound.monotone``).
 
     Args:
         target: Gaussian, or the affine score of ``guided``, whose batch axes broadcast with T and eta; or one mixture.

@@ -143,6 +143,11 @@ class Gaussian:
         inverse = 1 / (eigenvalues + np.asarray(sigma, dtype=float)[..., None] ** 2)
         return inverse if basis is None else (basis * inverse[..., None, :]) @ transposed(basis)
 
+    def kept(self, sigma: Any) -> Array:
+        r"""I - sigma^2 G = cov G, what the denoiser z + sigma^2 score keeps of z; shaped like the gain."""
+        gain = self.gain(sigma)
+        return self.cov * gain if self.is_diagonal else self.cov @ gain
+
     def offset(self, sigma: Any) -> Array:
         r"""The vector o of the affine score o - G z: (cov + sigma^2 I)^-1 mean, shape (\*batch, d)."""
         gain = self.gain(sigma)

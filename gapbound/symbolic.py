@@ -3,7 +3,7 @@ r"""Sympy derivations of every closed form on Gaussian targets: moments, windows
 Nothing here is typed in that can be derived: the sampler dz = -(1 + eta^2)/2 score dtau + eta dW goes in, formulas come
 out. ``gapbound.rate`` reads its numbers from here, the tests check the numerical modules against it, and
 
-    python -m gapbound.symbolic
+    python -m analysis.derivations
 
 prints all of it as a LaTeX fragment. Symbols: target N(m, v), prior N(m_pi, v_pi) in z = x / s, sampling from sigma_T
 down to sigma_0, reward r = -a (x - c)^2 + b x. Where a rate is meant sigma_0 = 0, and the small quantity y is 1/T (VE),
@@ -378,7 +378,7 @@ def latex_document() -> str:
         r"\end{tabular}",
         r"\end{table}",
     ]
-    return "\n\n".join(["% printed by python -m gapbound.symbolic", *equations, "\n".join(table)]) + "\n"
+    return "\n\n".join(["% printed by python -m analysis.derivations", *equations, "\n".join(table)]) + "\n"
 
 
 def _equation(name: str, value: Expr) -> Expr:
@@ -392,7 +392,3 @@ def _latex(expression: Expr) -> str:
 def _latex_row(row: Row) -> str:
     term = f"${_latex(row.constant)} \\; {_latex(KINDS[row.kind].symbol ** row.exponent)}$"
     return " & ".join([NAMES.get(row.kind, row.kind), row.of, NAMES.get(row.case, row.case), term])
-
-
-if __name__ == "__main__":
-    print(latex_document(), end="")

@@ -288,7 +288,7 @@ def test_latex_of_the_gap_is_the_formula():
 @pytest.mark.slow
 def test_module_prints_the_document():
     printed = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "gapbound.symbolic"], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error", "-m", "analysis.derivations"], capture_output=True, text=True, check=True
     )
     assert printed.stdout == s.latex_document()
 
