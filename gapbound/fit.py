@@ -49,9 +49,9 @@ def fit_rate(
 
     Weighted least squares on log |gap|, whose standard error is ``standard_error / |gap|``. Range and weights come from
     the fitted line, by iteration from the measured gaps: were they taken from the measured gaps, points that noise
-    pushed up would enter more often and count more, and the interval would miss the slope (65 % of a stated 95 % in
-    the worst case tried). The points must be independent (another seed for each x). The slope of a closed form over
-    the same points and weights is that of ``np.polyfit(..., 1, w=line / standard_error)`` through its logarithm.
+    pushed up would enter more often and count more, and the interval would cover less than its level. The points must
+    be independent (another seed for each x). The slope of a closed form over the same points and weights is that of
+    ``np.polyfit(..., 1, w=line / standard_error)`` through its logarithm.
 
     Args:
         x: abscissae, shape (n,); positive in "log-log".

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 import gapbound as gb
-from gapbound import monotone
+from gapbound import cells, monotone
 from gapbound.gap import sampler_error
 from gapbound.monotone import mixture_gap, sampler_errors
 
@@ -155,9 +155,9 @@ def test_reward_cells_carry_the_exact_expectation_and_steps_conserve_it():
     for reward in REWARDS.values():
         law = THREE
         problem = monotone._problem(law, gb.VE(4.0), reward, [1.0, 3.0])
-        edges = monotone._edges(problem.panels, problem.breaks, 4)
+        edges = cells.cell_edges(problem.panels, problem.breaks, 4)
         mass = np.exp(problem.line.log_masses(edges))
-        raw = monotone._cell_means(problem.line, problem.reward, edges)
+        raw = cells.cell_means(problem.line, problem.reward, edges)
         assert mass.sum() == pytest.approx(1, abs=1e-13)
         assert mass @ raw == pytest.approx(float(reward.expectation(law)), rel=1e-9, abs=1e-12)
         _, changes, _, _ = problem.solve(4)
@@ -235,7 +235,7 @@ def test_without_edges_on_the_jump_the_extrapolation_would_fail(monkeypatch):
     process, reward = gb.VE(5.0), gb.HalfSpace(1.0, 0.3)
     exact = float(gb.reward_gap(ONE, process, reward))
     assert mixture_gap(ONE, process, reward).value == pytest.approx(exact, rel=1e-6)
-    monkeypatch.setattr(monotone, "_breaks", lambda reward, panels: np.empty(0))
+    monkeypatch.setattr(monotone, "breaks_of", lambda reward, panels: np.empty(0))
     missed = mixture_gap(ONE, process, reward)
     assert abs(missed.value - exact) > 1e-5 * abs(exact)
     assert abs(missed.value - exact) <= missed.error  # and says so
@@ -257,9 +257,9 @@ EXTREMES = {
 def test_extreme_cases_reach_the_tolerance_and_agree_with_finer_grids(law, process, monkeypatch):
     etas = [0.0, 1.0]
     coarse = sampler_errors(law, process, gb.Quadratic(0.7, 0.3), etas)
-    monkeypatch.setattr(monotone, "CELL", 0.17)
+    monkeypatch.setattr(cells, "CELL", 0.17)
     monkeypatch.setattr(monotone, "STEP", 0.17)
-    monkeypatch.setattr(monotone, "REACH", 10.1)
+    monkeypatch.setattr(cells, "REACH", 10.1)
     fine = sampler_errors(law, process, gb.Quadratic(0.7, 0.3), etas)
     for a, b in zip(coarse, fine, strict=True):
         assert a.error <= 1e-6 * abs(a.value)
