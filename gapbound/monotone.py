@@ -125,16 +125,8 @@ def _problem(target: Any, process: Any, reward: Any, etas: Any) -> _Problem:
     for eta in profiles:
         if not isinstance(eta, Windows) and eta.ndim:
             raise ValueError(f"each eta must be one number or Windows, got an array of shape {eta.shape}")
-    weights, law = (
-        (target.weights, target.components)
-        if isinstance(target, GaussianMixture)
-        else (np.ones(1), Gaussian(target.mean[None], target.variances[None]))
-    )
-    order = np.argsort(law.mean[:, 0])
-    order = order[weights[order] > 0][:, None]
-    line = Line(np.log(weights[order]), law.mean[order, 0], law.variances[order, 0])
     excess = float(process.prior_excess)
-    return _Problem(line, as_reward(reward).in_dim(1), float(sigma_T), excess, profiles)
+    return _Problem(Line.of(target), as_reward(reward).in_dim(1), float(sigma_T), excess, profiles)
 
 
 def _estimates(problem: _Problem, gap: bool, rtol: float) -> list[Estimate]:

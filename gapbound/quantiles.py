@@ -10,6 +10,8 @@ import numpy as np
 from scipy.special import log_ndtr, ndtr
 
 from gapbound._validate import Array
+from gapbound.gaussian import Gaussian
+from gapbound.mixture import GaussianMixture
 
 ADAMS_BASHFORTH = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12)}
 ACCEPTED = 1e-6  # residual, relative to the tail, after which one more Newton step leaves rounding only
@@ -22,6 +24,16 @@ class Line:
     log_weights: Array
     means: Array
     variances: Array
+
+    @classmethod
+    def of(cls, target: Gaussian | GaussianMixture) -> Line:
+        """That of one law in d = 1; components whose weight has underflowed are left out."""
+        law = target.components if isinstance(target, GaussianMixture) else target
+        weights = target.weights if isinstance(target, GaussianMixture) else np.ones(1)
+        mean, variance = law.mean.ravel(), law.variances.ravel()
+        order = np.argsort(mean)
+        order = order[weights[order] > 0][:, None]
+        return cls(np.log(weights[order]), mean[order], variance[order])
 
     @property
     def floor(self) -> float:

@@ -1,4 +1,4 @@
-r"""Rigorous bounds on the reward gap between the ODE and the SDE sampler, for exact scores (theory B1 to B4).
+r"""Rigorous bounds on the reward gap between the ODE and the SDE sampler, for exact scores (B1 to B5).
 
 Every function is called as (target, process, reward, eta=...) and returns a ``Bound``: numbers for the ODE's error, the
 SDE's and their gap, with the constants that went in, where each came from, and what was assumed. A bound whose
@@ -10,6 +10,7 @@ assumptions fail raises ``ValueError``; ``best`` lists it with the reason instea
 | ``total_variation`` | bounded reward | large mismatch, chi^2 infinite |
 | ``wasserstein`` | one-sided Lipschitz score, Lipschitz or quadratic reward | one mode |
 | ``duhamel`` | chi^2 finite | small eta: it vanishes with the gap |
+| ``residual`` | one Gaussian, or a mixture with d = 1 | nearly everywhere; exact for one Gaussian and at eta = 1 |
 
 In high dimension divergences of the full law are huge; ``directions`` keeps what a linear, half-space or cosine reward
 sees of a Gaussian.
@@ -19,8 +20,20 @@ from gapbound.bounds.best import best
 from gapbound.bounds.chi_square import chi_square
 from gapbound.bounds.directions import directions
 from gapbound.bounds.duhamel import duhamel
+from gapbound.bounds.residual import residual
 from gapbound.bounds.total_variation import total_variation
 from gapbound.bounds.value import Best, Bound, Constant
 from gapbound.bounds.wasserstein import wasserstein
 
-__all__ = ["Best", "Bound", "Constant", "best", "chi_square", "directions", "duhamel", "total_variation", "wasserstein"]
+__all__ = [
+    "Best",
+    "Bound",
+    "Constant",
+    "best",
+    "chi_square",
+    "directions",
+    "duhamel",
+    "residual",
+    "total_variation",
+    "wasserstein",
+]

@@ -9,6 +9,7 @@ from typing import Any
 from gapbound.bounds.chi_square import of as chi_square
 from gapbound.bounds.duhamel import of as duhamel
 from gapbound.bounds.problem import AnyReward, Problem, Target, problem
+from gapbound.bounds.residual import of as residual
 from gapbound.bounds.total_variation import of as total_variation
 from gapbound.bounds.value import Best, Bound
 from gapbound.bounds.wasserstein import of as wasserstein
@@ -19,6 +20,7 @@ THEOREMS: dict[str, Callable[[Problem], Bound]] = {
     "total_variation": total_variation,
     "wasserstein": wasserstein,
     "duhamel": duhamel,
+    "residual": residual,
 }
 
 

@@ -122,7 +122,7 @@ def poincare_on_the_line(problem: Problem, taus: Array) -> tuple[Array, Array]:
 def _upper_enclosure(problem: Problem, taus: Array, points: int) -> Array:
     mean, variance = problem.components.mean[:, 0], problem.components.variances[:, 0]
     sd = np.sqrt(variance + taus[:, None])  # (taus, K)
-    x = _resolving_grid(mean, sd, points)  # (taus, n)
+    x = resolving_grid(mean, sd, points)  # (taus, n)
     u = (x[..., None] - mean) / sd[:, None, :]
     log_w = np.log(problem.weights)
     log_p = logsumexp(log_w - u**2 / 2 - np.log(sd)[:, None, :] - math.log(2 * math.pi) / 2, axis=-1)
@@ -160,7 +160,7 @@ def _log_cumulative(log_f: Array, log_h: Array) -> Array:
     return np.concatenate([start, np.logaddexp.accumulate(cells, axis=-1)], axis=-1)
 
 
-def _resolving_grid(mean: Array, sd: Array, points: int) -> Array:
+def resolving_grid(mean: Array, sd: Array, points: int) -> Array:
     """Points (taus, n), dense in proportion to 1 / sd of the components that reach there."""
     rows = []
     for row in sd:

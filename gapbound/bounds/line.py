@@ -9,7 +9,8 @@ With x = z / s the prior is N(0, 1), and everything follows from the log-ratio o
 which is small where the two laws are close, and known to full relative accuracy there:
 
 .. math:: \chi^2(\pi \| q) = E_\pi[4 \sinh^2(L/2)], \quad KL(\pi \| q) = E_\pi[e^L - 1 - L], \quad
-   TV = \tfrac12 E_\pi |e^L - 1|, \quad E_q |\partial_z (\pi/q)|^2 = E_\pi[e^{-L} L'^2] / s^2.
+   TV = \tfrac12 E_\pi |e^L - 1|, \quad E_q |\partial_z (\pi/q)|^2 = E_\pi[e^{-L} L'^2] / s^2, \quad
+   E_\pi |\partial_z \log(\pi/q)|^2 = E_\pi[L'^2] / s^2.
 """
 
 from __future__ import annotations
@@ -73,15 +74,16 @@ class Mismatch:
     kl: float
     tv: float
     fisher: float  # per unit of x: divide by s^2
+    information: float  # likewise
     error: dict[str, float]
 
 
 def mismatch(line: Line) -> Mismatch:
-    """All four divergences, each with the change from the coarse to the fine quadrature added as its error."""
+    """All of them, each with the change from the coarse to the fine quadrature added as its error."""
     coarse, fine = (_integrals(line, panels) for panels in PIECES)
     error = {name: float(abs(fine[name] - coarse[name])) for name in fine if math.isfinite(fine[name])}
     safe = {name: fine[name] + error.get(name, 0.0) for name in fine}
-    return Mismatch(safe["chi2"], safe["kl"], min(1.0, safe["tv"]), safe["fisher"], error)
+    return Mismatch(safe["chi2"], safe["kl"], min(1.0, safe["tv"]), safe["fisher"], safe["information"], error)
 
 
 def _integrals(line: Line, panels: int) -> dict[str, float]:
@@ -94,13 +96,24 @@ def _integrals(line: Line, panels: int) -> dict[str, float]:
     series = L**2 / 2 * (1 + small / 3 * (1 + small / 4 * (1 + small / 5 * (1 + small / 6))))
     kl = np.where(np.abs(L) < 1e-2, prior * series, q - prior - prior * L)
     tv = np.where(near, prior * np.abs(np.expm1(small)), np.abs(q - prior)) / 2
-    result = {"kl": _total(weight * kl), "tv": _total(weight * tv)}
+    result = {
+        "kl": _total(weight * kl), "tv": _total(weight * tv), "information": _total(weight * prior * slope**2)
+    }  # fmt: skip
     if not line.tail_is_light:
         return result | {"chi2": math.inf, "fisher": math.inf}
     with np.errstate(over="ignore"):
         squared_over_q = np.exp(log_prior - L)
         chi2 = np.where(near, 4 * prior * np.sinh(small / 2) ** 2, q - 2 * prior + squared_over_q)
         return result | {"chi2": _total(weight * chi2), "fisher": _total(weight * squared_over_q * slope**2)}
+
+
+def signed_measure(line: Line, panels: int) -> tuple[Array, Array]:
+    """Nodes x and the weights of prior - q_T there, without a difference of nearly equal numbers."""
+    x, weight = _nodes(line.breaks(panels))
+    L, _ = line.log_ratio(x)
+    log_prior = -(x**2) / 2 - math.log(2 * math.pi) / 2
+    prior, near = np.exp(log_prior), np.abs(L) < 1
+    return x, weight * np.where(near, -prior * np.expm1(np.clip(L, -1, 1)), prior - np.exp(log_prior + L))
 
 
 def _crossings(line: Line, breaks: Array) -> Array:

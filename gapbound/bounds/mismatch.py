@@ -123,6 +123,12 @@ def fisher(problem: Problem) -> Constant:
     return Constant(name, value, "cited upper bound", "Cauchy-Schwarz over the components (gapbound.bounds.mismatch)")
 
 
+def information(problem: Problem) -> Constant:
+    """s^2 E_prior|grad log(prior / q_T)|^2 for d = 1: finite for any prior."""
+    found = _on_the_line(problem)
+    return Constant("s^2 I(prior | q_T)", found["information"], "numerical", "quadrature", found["information_error"])
+
+
 def wasserstein(problem: Problem) -> Constant:
     """W2(prior, q_T)."""
     name, s = "W2(prior, q_T)", problem.prior_sd
@@ -148,7 +154,8 @@ def as_line(problem: Problem) -> Line:
 @lru_cache(maxsize=KEPT)
 def _on_the_line(problem: Problem) -> dict[str, float]:
     found = mismatch(as_line(problem))
-    values = {"chi2": found.chi2, "kl": found.kl, "tv": found.tv, "fisher": found.fisher}
+    names = ("chi2", "kl", "tv", "fisher", "information")
+    values = {name: getattr(found, name) for name in names}
     return values | {f"{name}_error": found.error.get(name, 0.0) for name in values}
 
 

@@ -33,6 +33,7 @@ class Problem:
     """A target without batch axes, one sigma_T, one eta (or ``Windows``) and a reward written out in d dimensions."""
 
     target: Target
+    process: Process
     sigma_T: float
     excess: float
     reward: Reward
@@ -106,7 +107,7 @@ def problem(target: Target, process: Process, reward: AnyReward, eta: Any) -> Pr
     sigma_T = float(process.sigma_T)
     if LARGEST < sigma_T < math.inf:
         raise ValueError(f"sigma_T must stay below {LARGEST:g} (or be inf), got {sigma_T:g}; use a smaller T")
-    return Problem(target, sigma_T, float(process.prior_excess), reward, eta)
+    return Problem(target, process, sigma_T, float(process.prior_excess), reward, eta)
 
 
 def _without_empty(mixture: GaussianMixture) -> Target:
