@@ -84,13 +84,24 @@ def save(figure: Figure, data: Mapping[str, Any], name: str, out: str | Path, se
         TypeError: something in ``data`` is not plain.
     """
     out = Path(out)
-    content = {"figure": name, "provenance": provenance(settings), "data": plain(data)}
+    data = plain(data)  # what cannot be written is refused before anything is
     with paper():
         _atomically(out / f"{name}.png", lambda path: figure.savefig(path, format="png"))
         figure.set_layout_engine("none")  # what the PNG was laid out as, the PDF is: once is half a second saved
         _atomically(
             out / f"{name}.pdf", lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None})
         )
+    write_json(data, name, out, settings)
+
+
+def write_json(data: Mapping[str, Any], name: str, out: Path, settings: Settings) -> None:
+    """Write ``NAME.json``, whole or not at all: the numbers with the seed and the versions that made them.
+
+    Raises:
+        ValueError: a number in ``data`` is not finite.
+        TypeError: something in ``data`` is not plain.
+    """
+    content = {"figure": name, "provenance": provenance(settings), "data": plain(data)}
     text = _readable(json.dumps(content, indent=1, allow_nan=False)) + "\n"
     _atomically(out / f"{name}.json", lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
 

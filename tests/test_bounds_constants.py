@@ -14,7 +14,7 @@ from strategies import FAMILIES
 import gapbound as gb
 from gapbound.bounds import mismatch as divergences
 from gapbound.bounds.constants import Decay, poincare
-from gapbound.bounds.line import Line, mismatch, w2
+from gapbound.bounds.line import Line, mismatch, signed_measure, w2
 from gapbound.bounds.lipschitz import enclosing_radius, log_sobolev, profile
 from gapbound.bounds.problem import problem
 from gapbound.bounds.spread import gradient_energy, variance
@@ -33,11 +33,15 @@ def density(target, sigma):
     return lambda z: math.exp(float(law.log_prob(np.array([z]))))
 
 
+FAINT = gb.GaussianMixture([0.03, 0.57, 0.4], [2.8, -0.7, -2.0], [0.2, 0.1, 1.9])  # one component carries little
+
+
+@pytest.mark.parametrize("target", [THREE_MODES, FAINT], ids=["three modes", "a faint one"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_divergences_on_the_line_equal_plain_quadrature(family):
+def test_divergences_on_the_line_equal_plain_quadrature(family, target):
     process = FAMILIES[family](4.0)
-    question = ask(THREE_MODES, process)
-    q, s = density(THREE_MODES, 4.0), question.prior_sd
+    question = ask(target, process)
+    q, s = density(target, 4.0), question.prior_sd
     pi = norm(0, s).pdf
     span = {"limit": 400, "epsabs": 1e-12}
     chi2 = quad(lambda z: (pi(z) - q(z)) ** 2 / q(z), -9 * s, 9 * s, **span)[0]
@@ -52,6 +56,10 @@ def test_divergences_on_the_line_equal_plain_quadrature(family):
 
     information = quad(lambda z: q(z) * slope(z) ** 2, -11 * s, 11 * s, **span)[0]
     assert divergences.fisher(question).value == pytest.approx(s**2 * information, rel=1e-5)
+    points, weights = signed_measure(divergences.as_line(question), 26)
+    assert weights.sum() == pytest.approx(0, abs=1e-13)
+    mean = float(target.weights @ target.components.mean[:, 0])
+    assert s * (weights * points).sum() == pytest.approx(-mean, abs=1e-12)
 
 
 @pytest.mark.parametrize("sigma_T", [0.9, 3.0, 1e3, 1e9])

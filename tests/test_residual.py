@@ -14,7 +14,7 @@ from gapbound import bounds
 from gapbound.bounds.dissipation import Levels, chi_square_budget, growth, kl_budget, smallest
 from gapbound.bounds.mismatch import information
 from gapbound.bounds.problem import problem
-from gapbound.bounds.trial import Guess, component_values, guess, guessed_error
+from gapbound.bounds.trial import EXPONENTS, Guess, component_values, guess, guessed_error
 from gapbound.monotone import sampler_errors
 from gapbound.reward import CallableReward
 
@@ -176,6 +176,17 @@ def test_a_moment_under_any_law_is_below_its_bound_by_entropy(seed):
     moment = some.moments(np.ones(1), left)[0, 0]
     assert (law * some.J[0] ** 2).sum() <= moment * (1 + 1e-12)
     assert moment <= (some.J**2).max() * (1 + left[0] / 20) + 1e-12
+
+
+def test_the_bound_on_a_moment_is_attained_by_the_law_tilted_along_it():
+    rng = np.random.default_rng(2)
+    mass, J = rng.dirichlet(np.ones(30)), rng.normal(size=(1, 30))
+    for theta in EXPONENTS[[3, 7, 11]] / (J**2).max():
+        law = mass * np.exp(theta * J[0] ** 2)
+        law /= law.sum()
+        left = np.array([(law * np.log(law / mass)).sum()])
+        moment = Guess(np.ones(1), np.ones(1), np.zeros(1), mass, J, None).moments(np.ones(1), left)[0, 0]
+        assert moment == pytest.approx((law * J[0] ** 2).sum(), rel=1e-9)
 
 
 @pytest.mark.parametrize("eta", [0.5, 2.0, WINDOWS])

@@ -48,7 +48,11 @@ def best(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) ->
             bounds[name] = of(question)
         except ValueError as error:
             refused[name] = str(error)
-    trivial = question.trivial
+    return combined(bounds, refused, question.trivial)
+
+
+def combined(bounds: dict[str, Bound], refused: dict[str, str], trivial: float) -> Best:
+    """The smallest that these bounds of one question allow; ``trivial`` is the reward's range."""
     ode, by_ode = _smallest({name: bound.ode for name, bound in bounds.items()} | {"trivial": trivial})
     sde, by_sde = _smallest({name: bound.sde for name, bound in bounds.items()} | {"trivial": trivial})
     gaps = {name: bound.gap for name, bound in bounds.items()}

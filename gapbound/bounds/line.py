@@ -45,11 +45,9 @@ class Line:
         highest = each.max(-1)
         centred = each - highest[:, None]
         share = self.weights * np.exp(centred)
-        total = np.where(
-            np.abs(highest) < 0.5,
-            np.log1p(np.maximum((self.weights * np.expm1(np.minimum(each, 1.0))).sum(-1), -0.9)),
-            highest + np.log(share.sum(-1)),
-        )
+        change = (self.weights * np.expm1(np.minimum(each, 1.0))).sum(-1)
+        near = (np.abs(highest) < 0.5) & (change > -0.5)
+        total = np.where(near, np.log1p(np.where(near, change, 0.0)), highest + np.log(share.sum(-1)))
         return total, (share * slope).sum(-1) / share.sum(-1)
 
     @property
