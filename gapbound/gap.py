@@ -24,6 +24,7 @@ from gapbound.mixture import GaussianMixture
 from gapbound.monotone import mixture_gap
 from gapbound.process import Process
 from gapbound.reward import Linear, Quadratic, Reward, as_reward
+from gapbound.simulated import simulated_gap
 
 
 def reward_gap(
@@ -43,12 +44,13 @@ def reward_gap(
     in the eigenbasis of the covariance (Phi: see ``gapbound.law``). Nothing nearly equal is subtracted: for a diagonal
     covariance the error stays below 1e-10 of the sum of the absolute terms down to gaps of 1e-290, for a full one below
     that times the condition number. Other rewards: 1e-12 of their range. One mixture in d = 1 is integrated along its
-    quantiles, aiming at a relative 1e-6: its ``Estimate`` states the error (``gapbound.monotone``).
+    quantiles, aiming at a relative 1e-6: its ``Estimate`` states the error (``gapbound.monotone``). In d > 1 it is
+    simulated: its ``Estimate`` states the standard error (``gapbound.simulated``).
 
     Args:
         target: Gaussian, or the affine score of ``guided``, whose batch axes broadcast with T and eta; or one mixture.
         process: VE, VP or FlowMatching.
-        reward: a gapbound reward, or any callable on arrays (n, d) -> (n,).
+        reward: a gapbound reward, or any callable on arrays (n, d) -> (n,) (torch tensors for a mixture in d > 1).
         eta: stochasticity of the training sampler: number, array or ``Windows``.
         eta_ref: stochasticity of the reference sampler; 0 is the ODE.
 
@@ -56,12 +58,13 @@ def reward_gap(
         Array of the common batch shape; an ``Estimate`` with its error for a callable or a mixture.
 
     Raises:
-        ValueError: negative eta, a reward of another dimension, batches that do not broadcast, a mixture in d > 1 or a
-            batch of them (use ``estimate_gap``).
+        ValueError: negative eta, a reward of another dimension, batches that do not broadcast, a batch of mixtures, T
+            or eta with a mixture.
         TypeError: a target that is none of these.
     """
     if isinstance(target, GaussianMixture):
-        return mixture_gap(target, process, reward, eta, eta_ref)
+        of = mixture_gap if target.dim == 1 else simulated_gap
+        return of(target, process, reward, eta, eta_ref)
     reward, eta, eta_ref = as_reward(reward), checked(eta), checked(eta_ref, "eta_ref")
     if isinstance(target, Gaussian) and isinstance(reward, Quadratic | Linear):
         span = noise_range(process)
