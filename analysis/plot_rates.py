@@ -6,31 +6,21 @@ the fitted slopes next to those of the closed form. ``analysis.programs`` holds 
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-# Before torch is loaded: its OpenMP threads otherwise spin between operations, and on a machine with other work to do
-# they starve the simulation's own threads (ten times the time for small runs).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from analysis import job
 from analysis.figure import Program, Settings
 from analysis.programs import discretization, eta, guidance, paths, sampler_error, stable_diffusion, ve, vp
 
 PROGRAMS: tuple[Program, ...] = tuple(
     module.PROGRAM for module in (paths, ve, vp, sampler_error, eta, stable_diffusion, discretization, guidance)
 )
-NAMES = ", ".join(program.name for program in PROGRAMS)
 EXPONENT_TOLERANCE = 0.02  # of a slope at sigma_T >= 1e6 from the exponent: the slow approach at eta = 0.5 fits in it
 
 
@@ -39,32 +29,14 @@ def main(
     out: Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")] = Path("figures"),
     seed: Annotated[int, tyro.conf.arg(help="Of every simulation.")] = 0,
     device: Annotated[str, tyro.conf.arg(help="Torch device of every simulation.")] = "cpu",
-    only: Annotated[str | None, tyro.conf.arg(help=f"One figure alone: {NAMES}.")] = None,
+    only: Annotated[str | None, tyro.conf.arg(help=f"One figure alone: {job.names(PROGRAMS)}.")] = None,
 ) -> None:
     """Regenerate the rate figures: PNG, PDF, and JSON of the plotted numbers."""
-    settings = Settings(quick=quick, seed=checked_seed(seed), device=checked_device(device))
-    chosen = checked_programs(only)
-    folder = checked_folder(out)
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    found = run(chosen, folder, settings, console)
+    settings = Settings(quick=quick, seed=job.checked_seed(seed), device=job.checked_device(device))
+    chosen = job.checked_programs(PROGRAMS, only)
+    console = job.console()
+    found = job.run(chosen, job.checked_folder(out), settings, console)
     report(found, console)
-
-
-def run(programs: Sequence[Program], out: Path, settings: Settings, console: Console) -> dict[str, dict[str, Any]]:
-    """Write every figure; a bar for each on a terminal, a line for each anywhere."""
-    found, start = {}, time.perf_counter()
-    columns = (TextColumn("{task.description:>22}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        for program in programs:
-            task = bars.add_task(program.name, total=1.0)
-            began = time.perf_counter()
-            found[program.name] = program.write(
-                out, settings, lambda fraction, task=task: bars.update(task, completed=fraction)
-            )
-            bars.remove_task(task)
-            console.print(f"{program.name:>22}  {time.perf_counter() - began:6.1f} s", highlight=False)
-    console.print(f"{len(found)} figures in {out} after {time.perf_counter() - start:.0f} s", highlight=False)
-    return found
 
 
 def report(found: dict[str, dict[str, Any]], console: Console) -> None:
@@ -120,43 +92,6 @@ def slope_table(fits: Sequence[dict[str, Any]]) -> Table:
 
 def _miss(entry: dict[str, Any]) -> float:
     return abs(float(entry["exponent_measured"]) - float(entry["exponent"]))
-
-
-def checked_programs(only: str | None) -> Sequence[Program]:
-    """All figures, or the one named."""
-    chosen = [program for program in PROGRAMS if only in (None, program.name)]
-    if not chosen:
-        raise SystemExit(f"--only: unknown figure {only!r}; known: {NAMES}")
-    return chosen
-
-
-def checked_seed(seed: int) -> int:
-    """A seed that numpy and torch take."""
-    if seed < 0:
-        raise SystemExit(f"--seed must be 0 or more, got {seed}")
-    return seed
-
-
-def checked_device(device: str) -> str:
-    """A device that torch can use here."""
-    try:
-        torch.Generator(device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SystemExit(f"--device: torch cannot use {device!r} here ({reason}); try cpu") from None
-    return device
-
-
-def checked_folder(out: Path) -> Path:
-    """``out``, made if need be, after a trial file: better now than after the first figure."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise SystemExit(f"--out: cannot write into {out} ({error.strerror}); name another folder") from None
-    return out
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """How tight the bounds are on thousands of random questions, and whether any is ever violated.
 
 ``python -m analysis.tightness`` measures the 10,000 cases of ``analysis.cases`` (about 20 minutes on two cores), prints
-for every regime and bound the median and the 95th percentile of bound / |gap|, and writes the table with its numbers to
-``figures/tightness.json``. It can be interrupted: finished chunks lie in ``build/tightness`` and are not repeated. The
+for every regime and bound the median and the 95th percentile of bound / |gap|, and writes figure and table to
+``figures/tightness.*``. It can be interrupted: finished chunks lie in ``build/tightness`` and are not repeated. The
 exit status is 1 if a bound is below the exact error or gap.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,25 +22,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process for each core
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import gapbound as gb
-from analysis import cases
-from analysis.figure import Settings, write_json
-from gapbound import bounds
-from gapbound.bounds.best import combined
-from gapbound.bounds.problem import problem
-from gapbound.bounds.spread import variance
-from gapbound.monotone import sampler_errors
+from analysis import cases, job
+from analysis.bound_looks import EXACT, LABELS, LOOKS
+from analysis.figure import Settings, plain, save
+from analysis.measured import SHARE, measure
+from analysis.style import PAGE, REFERENCE, panels, paper, shared_legend, title
 
-SHARE = 0.02  # of sd(r): smaller gaps are counted apart
 CHUNK = 100
-ROUNDING = 1e-9  # relative, of a bound
-FLOOR = 1e-12  # of sd(r): what double precision leaves of an exact 0
-GENERAL = ("chi_square", "total_variation", "wasserstein", "duhamel")  # any mixture in any dimension: B1 to B4
 REGIMES = ("eta < 1", "eta >= 1", "windows")
+LEVELS = np.arange(0, 101, 2) / 100  # of the curves
 TARGETS = {"eta < 1": (2.0, 6.0), "eta >= 1": (1.6, 5.0)}  # median and 95th percentile asked of the best bound
 
 Row = dict[str, Any]
@@ -55,12 +52,13 @@ def main(
     """Measure bound / |gap| over random cases."""
     if n < 1 or jobs < 1:
         raise SystemExit(f"--cases and --jobs must be 1 or more, got {n} and {jobs}")
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = job.console()
     rows = measured(n, jobs, work, console)
     table = summary(rows)
     report(table, console)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(table, "tightness", out, Settings(seed=cases.SEED))
+    folder = job.checked_folder(out)
+    with paper():
+        save(draw(plain(table)), table, "tightness", folder, Settings(seed=cases.SEED))
     if table["violations"]:
         raise SystemExit(1)
 
@@ -78,7 +76,7 @@ def measured(n: int, jobs: int, work: Path, console: Console) -> list[Row]:
 
 def fingerprint() -> str:
     """Of every source file that a row depends on: chunks of another version are not reused."""
-    sources = [*sorted(Path(gb.__file__).parent.rglob("*.py")), Path(cases.__file__), Path(__file__)]
+    sources = [*sorted(Path(gb.__file__).parent.rglob("*.py")), Path(cases.__file__), Path(inspect.getfile(measure))]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
@@ -94,42 +92,18 @@ def _chunk(folder: Path, start: int, n: int) -> list[Row]:
 
 
 def row(case: cases.Case) -> Row:
-    """One case: exact errors and gap in units of sd(r), with every bound, and which of them is violated."""
-    question = case.target, case.process, case.reward
-    found = bounds.best(*question, case.eta)
-    some = {name: bound for name, bound in found.bounds.items() if name in GENERAL}
-    limits = {"best": found, "best of B1 to B4": combined(some, {}, found.trivial), **found.bounds}
-    sd = math.sqrt(variance(problem(*question, case.eta).reward, case.target).value)
-    (ode, sde, gap), error = exact(case)
-    sizes = {"ode": ode, "sde": sde, "gap": gap}
-    violated = [
-        f"{name}.{part}"
-        for name, limit in limits.items()
-        for part, value in sizes.items()
-        if getattr(limit, part) is not None
-        and abs(value) > getattr(limit, part) * (1 + ROUNDING) + error + FLOOR * (sd + 1)
-    ]
-    scaled = {name: limit.gap / sd for name, limit in limits.items()}
+    """One case in units of sd(r): the gap, every bound on it, and which are violated."""
+    found = measure(case)
+    scaled = {name: limit.gap / found.sd for name, limit in found.limits.items()}
     return {
         "index": case.index,
         "regime": case.regime,
         "modes": len(case.target.weights) if isinstance(case.target, gb.GaussianMixture) else 1,
-        "gap": gap / sd,
+        "gap": found.gap / found.sd,
         "bounds": {name: value if math.isfinite(value) else None for name, value in scaled.items()},
-        "winner": found.winner,
-        "violated": violated,
+        "winner": found.found.winner,
+        "violated": [part for name in found.limits for part in found.violated(name)],
     }
-
-
-def exact(case: cases.Case) -> tuple[tuple[float, float, float], float]:
-    """The ODE's error, the SDE's and the gap, with the largest error that they can have."""
-    question = case.target, case.process, case.reward
-    if isinstance(case.target, gb.Gaussian):
-        ode, sde = (float(gb.sampler_error(*question, eta)) for eta in (0.0, case.eta))  # type: ignore[arg-type]
-        return (ode, sde, float(gb.reward_gap(*question, case.eta))), 0.0
-    first, second = sampler_errors(*question, [0.0, case.eta])
-    values = float(first.value), float(second.value)
-    return (*values, values[0] - values[1]), 2 * float(first.error + second.error)
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
@@ -152,6 +126,7 @@ def _group(rows: Sequence[Row]) -> dict[str, Any]:
         "large": len(large),
         "small": len(small),
         "ratio": {name: _quantiles(large, name, lambda row: abs(row["gap"])) for name in names},
+        "curves": {name: _curve(large, name) for name in names},
         "small gaps, bound / sd(r)": {name: _quantiles(small, name, lambda row: 1.0) for name in names},
         "winners": {name: winners.count(name) for name in sorted(set(winners))},
     }
@@ -159,37 +134,79 @@ def _group(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _quantiles(rows: Sequence[Row], name: str, unit: Callable[[Row], float]) -> dict[str, Any]:
     """Median and 95th percentile of bound / unit where the bound applies; None for an infinite one."""
-    given = [row for row in rows if name in row["bounds"]]
-    values = [math.inf if row["bounds"][name] is None else row["bounds"][name] / unit(row) for row in given]
+    values = [_value(row, name) / unit(row) for row in rows if name in row["bounds"]]
+    return {"applies": len(values), **dict(zip(("median", "p95"), _at(values, (0.5, 0.95)), strict=True))}
+
+
+def _curve(rows: Sequence[Row], name: str) -> list[float | None]:
+    """Bound / |gap| at ``LEVELS`` of all cases; infinite where the bound does not apply."""
+    return _at([_value(row, name) / abs(row["gap"]) if name in row["bounds"] else math.inf for row in rows], LEVELS)
+
+
+def _value(row: Row, name: str) -> float:
+    found = row["bounds"][name]
+    return math.inf if found is None else float(found)
+
+
+def _at(values: Sequence[float], levels: Any) -> list[float | None]:
+    """Quantiles, as the order statistic above: no arithmetic with infinities, for which None stands."""
     if not values:
-        return {"applies": 0, "median": None, "p95": None}
-    # the order statistic above the quantile: no arithmetic with infinities
-    median, p95 = (float(np.quantile(values, level, method="higher")) for level in (0.5, 0.95))
-    return {"applies": len(values)} | {
-        key: value if math.isfinite(value) else None for key, value in (("median", median), ("p95", p95))
-    }
+        return [None for _ in levels]
+    found = np.quantile(values, levels, method="higher")
+    return [float(value) if math.isfinite(value) else None for value in found]
+
+
+def draw(table: dict[str, Any]) -> Figure:
+    """Share of cases with bound / |gap| below x, for every regime."""
+    figure, axes = panels(1, len(REGIMES), PAGE, 2.6, sharey=True)
+    groups = [group for group in table["groups"] if group["modes"] == "any"]
+    for letter, panel, group in zip("abc", axes[0], groups, strict=True):
+        for name, curve in group["curves"].items():
+            panel.plot([np.inf if ratio is None else ratio for ratio in curve], LEVELS, **_line(name))
+        if group["regime"] in TARGETS:
+            panel.plot(TARGETS[group["regime"]], (0.5, 0.95), "k+", markersize=8, markeredgewidth=1.5)
+        panel.set(xscale="log", xlim=(0.9, 200), ylim=(0, 1), xlabel="bound / |gap|")
+        title(panel, letter, f"{group['regime']}: {group['large']} cases")
+    axes[0, 0].set_ylabel("share of cases")
+    entries = {"best": "smallest of all", "best of B1 to B4": "smallest of B1-B4", **LABELS}
+    handles = [Line2D([], [], label=label, **_line(name)) for name, label in entries.items()]
+    target = Line2D([], [], color="black", marker="+", linestyle="none", markersize=8, label="asked for")
+    shared_legend(figure, [*handles, target], columns=4)
+    return figure
+
+
+def _line(name: str) -> dict[str, Any]:
+    if name in LOOKS:
+        return LOOKS[name].line
+    return dict(EXACT) if name == "best" else {"color": REFERENCE, "linewidth": 1.8, "linestyle": "--"}
 
 
 def report(table: dict[str, Any], console: Console) -> None:
-    """Print the table and the verdict."""
+    """Print the tables that are not empty, and the verdict."""
     for group in table["groups"]:
-        title = f"{group['regime']}, {group['modes']} mode(s): {group['large']} cases with |gap| > {SHARE:g} sd(r)"
-        grid = Table(title=title, title_justify="left")
-        for heading in ("bound", "applies", "bound/|gap|: median", "95th percentile", "rest: median of bound/sd(r)"):
-            grid.add_column(heading, justify="left" if heading == "bound" else "right")
-        for name, found in group["ratio"].items():
-            rest = group["small gaps, bound / sd(r)"][name]
-            cells = (found["median"], found["p95"], rest["median"])
-            grid.add_row(name, str(found["applies"]), *("-" if cell is None else f"{cell:.3g}" for cell in cells))
-        console.print(grid)
+        if group["large"]:
+            console.print(_grid(group))
     for group in table["groups"]:
-        if group["modes"] == "any" and group["regime"] in TARGETS:
+        if group["modes"] == "any" and group["regime"] in TARGETS and group["large"]:
             found, (median, p95) = group["ratio"]["best"], TARGETS[group["regime"]]
             console.print(
                 f"{group['regime']}: best bound / |gap| has median {found['median']:.3g} (asked: at most {median:g}) "
                 f"and 95th percentile {found['p95']:.3g} (at most {p95:g})"
             )
     console.print(f"{len(table['violations'])} of {table['cases']} cases violate a bound", table["violations"] or "")
+
+
+def _grid(group: dict[str, Any]) -> Table:
+    modes = {"any": "any number of modes", "one": "one Gaussian", "several": "several modes"}[group["modes"]]
+    count = f"|gap| > {SHARE:g} sd(r) in {group['large']} cases, below in {group['small']}"
+    grid = Table(title=f"{group['regime']}, {modes}: {count}", title_justify="left")
+    for heading in ("bound", "applies", "bound/|gap|: median", "95th percentile", "below: median of bound/sd(r)"):
+        grid.add_column(heading, justify="left" if heading == "bound" else "right")
+    for name, found in group["ratio"].items():
+        rest = group["small gaps, bound / sd(r)"][name]
+        cells = (found["median"], found["p95"], rest["median"])
+        grid.add_row(name, str(found["applies"]), *("-" if cell is None else f"{cell:.3g}" for cell in cells))
+    return grid
 
 
 if __name__ == "__main__":
