@@ -133,6 +133,15 @@ def test_no_bound_is_below_the_exact_errors_on_cases_of_the_fixed_distribution(f
     assert seen > 5
 
 
+@pytest.mark.parametrize("eta", [5.0, 20.0, 100.0])
+def test_a_large_eta_forgets_within_a_layer_that_is_resolved(eta):
+    target, process = gb.GaussianMixture([0.45, 0.55], [-0.41, -0.51], [0.057, 0.0039]), gb.VE(0.485)
+    ode, sde = (found.value for found in sampler_errors(target, process, gb.Linear(1.0), [0.0, eta]))
+    bound = bounds.residual(target, process, gb.Linear(1.0), eta)
+    assert abs(ode - sde) <= bound.gap < 1.1 * abs(ode - sde)
+    assert bound.constants[-1].error < 1e-4 * bound.gap
+
+
 def levels(divergence, delta, largest):
     return Levels(largest, divergence * np.exp(-delta), delta, float(delta[0]), divergence)
 

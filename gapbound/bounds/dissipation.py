@@ -43,6 +43,7 @@ from gapbound.bounds.problem import Problem
 from gapbound.eta import log_variance_ratio, segments
 
 WEIGHTS = (0.0, 0.5, 0.8)  # theta of omega
+LARGEST = 500.0  # exponent of a weight: a smaller omega obeys the same inequality
 MULTIPLIERS = np.geomspace(1e-3, 1.0, 24)  # of mu, relative to what is best where g_max does not bind
 
 
@@ -118,7 +119,7 @@ def smallest(norm: Array, clock: Array, eta2: Array, levels: Levels) -> Array:
     best = (norm * cap * clock).sum(-1) / 2
     for theta in WEIGHTS:
         total = levels.total * (1 - theta / (1 - theta) * math.expm1(-(1 - theta) * levels.whole))
-        rate = eta2 * np.exp(theta * levels.delta)
+        rate = eta2 * np.exp(np.minimum(theta * levels.delta, LARGEST))
         with np.errstate(divide="ignore", invalid="ignore"):
             free = np.where((rate > 0) & active, norm**2 / rate, 0.0)
             unbound = np.sqrt((free * clock).sum(-1) / total) / 2

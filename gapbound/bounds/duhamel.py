@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ from gapbound.process import Process
 NAME = "duhamel"
 ASSUMPTIONS = ("exact score", "Var_p*(r) finite", "chi^2(prior || q_T) finite")
 CELLS = 48  # of each window, in log(v + tau)
-NODES = 4
+NODES = (4, 8)  # in each cell: what changes is added
 MULTIPLIERS = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 25)])
 
 
@@ -105,19 +106,40 @@ def _largest(
     cost = float((np.sqrt(slope) * dA).sum()) / 2
     if energy is None or score is None:
         return cost
-    node, weight = np.polynomial.legendre.leggauss(NODES)
-    theta = ends[:, :1] + np.diff(ends) * (1 + node) / 2
-    tau = floor * np.expm1(theta)
-    a2 = scale / (floor + tau)
-    with np.errstate(over="ignore"):
-        g_max = energy * np.exp(np.minimum(-2 * score.contraction(question.eta, tau), 600.0))
-        clock = eta2[:, None] * (floor + tau) * np.diff(ends) * weight / 2  # eta^2 dtau
+    known = _Known(ends, eta2, slope, scale, energy, score)
+    coarse, fine = (known.costs(question, nodes) + MULTIPLIERS * cost / 2 for nodes in NODES)
+    with np.errstate(invalid="ignore"):
+        values = fine + np.abs(fine - coarse)  # NaN where g_max overflows, and then another multiplier is smaller
+    return min(cost, float(np.fmin.reduce(values)))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What limits g in every cell: the slope of M, a^2 (v + tau), E|grad r|^2 and the score's profile."""
+
+    ends: Array
+    eta2: Array
+    slope: Array
+    scale: float
+    energy: float
+    score: Profile
+
+    def costs(self, question: Problem, nodes: int) -> Array:
+        """The first integral of the bound for every multiplier, by so many nodes in each cell."""
+        floor, slope = question.variance_range[0], self.slope[:, None]
+        node, weight = np.polynomial.legendre.leggauss(nodes)
+        width = np.diff(self.ends)
+        tau = floor * np.expm1(self.ends[:, :1] + width * (1 + node) / 2)
+        a2 = self.scale / (floor + tau)
+        clock = self.eta2[:, None] * (floor + tau) * width * weight / 2  # eta^2 dtau
         values = []
-        for t in MULTIPLIERS:
-            h = np.minimum(g_max, a2 * slope[:, None] / t**2) if t else g_max
-            priced = t * h / (2 * np.sqrt(slope[:, None])) if t else 0.0
-            values.append(float((clock * (np.sqrt(a2 * h) - priced)).sum()) / 2 + t * cost / 2)
-    return min(value for value in [*values, cost] if not math.isnan(value))
+        with np.errstate(over="ignore", invalid="ignore"):
+            g_max = self.energy * np.exp(-2 * self.score.contraction(question.eta, tau))
+            for t in MULTIPLIERS:
+                h = np.minimum(g_max, a2 * slope / t**2) if t else g_max
+                priced = t * h / (2 * np.sqrt(slope)) if t else 0.0
+                values.append(float((clock * (np.sqrt(a2 * h) - priced)).sum()) / 2)
+        return np.array(values)
 
 
 def _cells(question: Problem, scale: float) -> tuple[Array, Array, Array]:

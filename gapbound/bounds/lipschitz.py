@@ -10,7 +10,7 @@ kappa(tau) is the smallest eigenvalue of -Hess log q_tau over all points. With p
   variance exceeds the square of half the range, so that with rho = R^2 / (lambda_min + tau) it is at least
   (1 - rho) / (lambda_max + tau) where rho <= 1, and (1 - rho) / (lambda_min + tau) elsewhere.
 - Different covariances in d > 1: none may exist. Between N(0, diag(1, 2)) and N(0, diag(2, 1)) the posterior is even on
-  z_1 = z_2, where the two pulls differ by |z| / 2^1.5 however far out: the covariance term is unbounded.
+  z_1 = z_2, where the two pulls differ by |z| / 2 however far out: the covariance term is unbounded.
 
 Where kappa > 0 the law q_tau is kappa-strongly log-concave and C_LS(q_tau) <= 1 / kappa (Bakry & Emery 1985).
 """

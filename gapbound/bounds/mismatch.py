@@ -14,7 +14,8 @@ by certified upper bounds. Those, with N_k the components of q_T and w_k their w
   sums of Gaussian integrals, of second order in q - g: right to first order at large sigma_T, where the first form
   counts the spread of the means as if it were an error of the mean.
 - **KL** <= sum_k w_k KL(pi || N_k) by convexity, and <= log(1 + chi^2).
-- **Fisher.** E_q|grad(pi/q)|^2 <= sum_k w_k int pi^2 N_k / q^2 |score_pi - score_k|^2, with 1/q^2 as above.
+- **Fisher.** E_q|grad(pi/q)|^2 <= sum_k w_k int pi^2 N_k / q^2 |score_pi - score_k|^2, and
+  1/q^2 <= sum_j lambda_j^3 / (w_j N_j)^2 for any lambda of sum 1, as x^-2 is convex.
 - **W2**^2 <= sum_k w_k W2(pi, N_k)^2 by convexity; and W2(pi, q) <= W2(pi, g) + W2(g, q) with Talagrand's inequality
   W2(g, q)^2 <= 2 lambda_max(g) KL(q || g), KL <= log(1 + chi^2(q || g)), a sum of Gaussian integrals again.
 """

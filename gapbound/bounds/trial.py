@@ -25,7 +25,7 @@ from gapbound.gaussian import trusted
 from gapbound.quantiles import Line, labels_of, locate
 
 POINTS = 450  # x, per level
-NODES = 3  # of tau, in panels of unit length in log(v + tau) per level
+NODES = 3  # of tau in every panel
 STEP = 1e-5  # of the difference quotient of r, in the smallest standard deviation
 EXPONENTS = np.geomspace(1e-2, 20.0, 12)  # theta of Donsker and Varadhan, times the largest |V|^2
 
@@ -113,7 +113,10 @@ def _posterior(question: Problem, z: Array, taus: Array) -> tuple[Array, Array]:
 
 
 def _nodes(question: Problem, level: int) -> tuple[Array, Array, Array]:
-    """Noise levels, their dtau and eta^2: Gauss-Legendre in log(v + tau), in panels cut where eta jumps."""
+    """Noise levels, their dtau and eta^2: Gauss-Legendre in log(1 + tau/v), in panels cut where eta jumps.
+
+    A large eta forgets within 1/eta^2 of that clock, at either end: panels are that short there, and double inwards.
+    """
     floor, top = question.variance_range[0], question.sigma_T
     node, weight = np.polynomial.legendre.leggauss(NODES)
     taus, clock, eta2 = [], [], []
@@ -122,13 +125,24 @@ def _nodes(question: Problem, level: int) -> tuple[Array, Array, Array]:
         if low >= high:
             continue
         ends = math.log1p(low**2 / floor), math.log1p(high**2 / floor)
-        edges = np.linspace(*ends, level * math.ceil(ends[1] - ends[0]) + 1)
+        edges = _graded(*ends, 1 / max(1.0, float(value) ** 2), level)
         half = np.diff(edges)[:, None] / 2
         theta = (edges[:-1, None] + half * (1 + node)).ravel()
         taus.append(floor * np.expm1(theta))
         clock.append((half * weight).ravel() * floor * np.exp(theta))
         eta2.append(np.full(theta.size, float(value) ** 2))
     return np.concatenate(taus), np.concatenate(clock), np.concatenate(eta2)
+
+
+def _graded(low: float, high: float, finest: float, level: int) -> Array:
+    """Panel edges from low to high: ``finest`` wide at both ends, doubling up to 1, each cut into ``level``."""
+    middle, offsets, width = (high - low) / 2, [0.0], finest
+    while offsets[-1] + width < middle:
+        offsets.append(offsets[-1] + width)
+        width = min(2 * width, 1.0)
+    rising = np.array(offsets)
+    edges = np.concatenate([low + rising, [low + middle], (high - rising)[::-1]])
+    return np.interp(np.arange(level * (edges.size - 1) + 1) / level, np.arange(edges.size), edges)
 
 
 def _moved(line: Line, x: Array, taus: Array) -> tuple[Array, Array]:
