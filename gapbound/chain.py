@@ -7,7 +7,7 @@ r"""N-step samplers on affine scores: each step is an affine map with Gaussian n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ def affine_steps(
     """The chain of a sampler on an affine model, one ``AffineStep`` per step of ``sigmas``."""
     variance = model.cov if isinstance(model, Gaussian) else None
     eta = eta if isinstance(eta, Windows) else eta[..., None]
-    check(sampler, sigmas[..., None], eta, variance)
+    check(sampler, sigmas[..., None], eta, variance, noise_first=True)
     for sigma, sigma_next in zip(sigmas[:-1, ..., None], sigmas[1:, ..., None], strict=True):
         yield _compose(model, sigma, sigma_next, step(sampler, sigma, sigma_next, eta, variance))
 
@@ -148,6 +148,9 @@ def _compose(model: Gaussian | AffineScore, sigma: Array, sigma_next: Array, ker
     d, diagonal = model.dim, model.is_diagonal
     unit = np.ones(d) if diagonal else np.eye(d)
     S = _lift(kernel.std, diagonal) * unit
+    if kernel.raised is not None:
+        after = replace(kernel, std=0.0 * kernel.std, raised=None)
+        return _noise_first(_compose(model, kernel.raised, sigma_next, after), S, diagonal)
     start = np.isinf(sigma)  # there D = E[x_0], and the state is the noise itself: z_T / sigma_T
     sigma = np.where(start, 1.0, sigma)
     gain, offset = model.gain(sigma[..., 0]), model.offset(sigma[..., 0])
@@ -168,6 +171,11 @@ def _compose(model: Gaussian | AffineScore, sigma: Array, sigma_next: Array, ker
         sigma * (sigma - kernel.carry_2) * offset + apply(response, b, diagonal) - again * offset_next,
         S + _product(response, S, diagonal),
     )
+
+
+def _noise_first(after: AffineStep, S: Array, diagonal: bool) -> AffineStep:
+    """The step that adds S xi and then makes the step ``after``; the sign of a factor is nothing to the noise."""
+    return AffineStep(after.A, after.b, np.abs(after.A * S) if diagonal else after.A @ S)
 
 
 def _product(left: Array, right: Array, diagonal: bool) -> Array:

@@ -8,8 +8,11 @@ and for the samplers that evaluate the model a second time, at z' and sigma_next
 
 .. math:: z'' = D + \text{carry}_2 \cdot \epsilon + \text{again} \cdot \epsilon' + \text{std} \cdot \xi.
 
+A sampler with churn adds its noise first: with ``raised``, eps and D are those of z + std xi at the level raised, where
+raised^2 = sigma^2 + std^2, and no noise follows.
+
 Closed-form laws (``chain``), simulation (``simulate``) and schedulers of other libraries all read these coefficients.
-The eta of other libraries differs: ours multiplies dW, and DDIM's agrees with it at 0 and 1 only.
+The eta of other libraries differs: ours multiplies dW, and DDIM's agrees with it at 0 and 1 only; ``units`` converts.
 """
 
 from __future__ import annotations
@@ -24,15 +27,21 @@ import numpy as np
 from gapbound._validate import Array, choice
 from gapbound.eta import Windows, mean_square, squared_integral
 
+OURS = "eta"
+
 
 @dataclass(frozen=True)
 class Step:
-    """Coefficients of one step; see the module. ``again`` is None where the model is evaluated once."""
+    """Coefficients of one step; see the module.
+
+    ``again`` is None where the model is evaluated once, ``raised`` where no noise comes before that.
+    """
 
     carry: Array
     std: Array
     carry_2: Array | None = None
     again: Array | None = None
+    raised: Array | None = None
 
 
 def ddim(sigma: Array, sigma_next: Array, eta: Array | Windows, variance: Any = 0.0) -> Step:
@@ -113,29 +122,142 @@ def stochastic_heun(sigma: Array, sigma_next: Array, eta: Array | Windows, varia
     return Step(first.carry, first.std, np.where(last, first.carry, sigma - half_push / sigma), again)
 
 
+def edm(sigma: Array, sigma_next: Array, eta: Array | Windows, variance: Any = 0.0) -> Step:
+    r"""EDM's stochastic sampler: noise raises sigma to (1 + gamma) sigma, Heun's ODE step goes from there to sigma'.
+
+    .. math:: (1 + \gamma)^2 = 1 + \eta^2 (1 - \sigma'^2/\sigma^2)
+
+    The published gamma is a number, capped at sqrt(2) - 1 (eta^2 (1 - sigma'^2/sigma^2) <= 1, DDIM's limit);
+    ``units.from_edm`` converts. There is no cap here, and no inflation of the noise (S_noise = 1). Noising and the ODE
+    each carry marginals to marginals, so that these are kept to order 2; anything else, such as what is left of the
+    start, is carried to order 1.
+
+    Reference: Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), Algorithm 2,
+    https://arxiv.org/abs/2206.00364
+    """
+    churn2 = mean_square(eta, sigma_next, sigma) * _finite_span("edm", sigma, sigma_next)
+    raised = np.sqrt(sigma**2 + churn2)
+    ode = heun(raised, sigma_next, np.zeros(()))
+    return Step(ode.carry, np.sqrt(churn2), ode.carry_2, ode.again, raised)
+
+
+def flow_grpo(sigma: Array, sigma_next: Array, eta: Array | Windows, variance: Any = 0.0) -> Step:
+    r"""Flow-GRPO's step: Euler-Maruyama in the time t of flow matching, noise level a = sqrt(2) eta.
+
+    .. math:: x' = x - (t - t') \Big(u + \frac{g^2}{2t} \epsilon\Big) + g \sqrt{t - t'} \, \xi, \quad
+        u = \epsilon - D, \quad g^2 = a^2 \frac{t}{1 - t} = 2 \eta^2 \sigma
+
+    g is singular at t = 1: the first step from there takes g^2 = a^2 / (1 - t') = 2 eta^2 (1 + sigma') instead, t' its
+    own end, as the published code does. A last step to sigma' = 0 leaves its noise in the sample.
+
+    Reference: Flow-GRPO: Training Flow Matching Models via Online RL (Liu et al., 2025),
+    https://arxiv.org/abs/2505.05470
+    """
+    square = 2 * mean_square(eta, sigma_next, sigma)
+    return _flow_euler(sigma, sigma_next, square * np.where(np.isinf(sigma), 1 + sigma_next, sigma))
+
+
+def dance_grpo(sigma: Array, sigma_next: Array, eta: Array | Windows, variance: Any = 0.0) -> Step:
+    r"""DanceGRPO's step: that of ``flow_grpo`` with a constant g = e, which is the argument ``eta`` here.
+
+    In our units eta(sigma)^2 = e^2 / (2 sigma): no constant eta is its limit. Regular at t = 1.
+
+    Reference: DanceGRPO: Unleashing GRPO on Visual Generation (Xue et al., 2025), https://arxiv.org/abs/2505.07818
+    """
+    return _flow_euler(sigma, sigma_next, mean_square(eta, sigma_next, sigma))
+
+
+def cps(sigma: Array, sigma_next: Array, eta: Array | Windows, variance: Any = 0.0) -> Step:
+    r"""Coefficients-preserving sampling: gDDIM with k = cos(pi eta_C / 2) in every step, whatever its length.
+
+    The argument ``eta`` is eta_C in [0, 1]; of a window over a part of the step, its root mean square. As the steps get
+    shorter the noise of a given stretch grows without bound, and on N(m, v) the variance ends at v (1 + k) / 2: the
+    sampler does not converge to the data.
+
+    Reference: Coefficients-Preserving Sampling for Reinforcement Learning with Flow Matching (2025),
+    https://arxiv.org/abs/2509.05952
+
+    Raises:
+        ValueError: eta_C is above 1.
+    """
+    share = np.sqrt(mean_square(eta, sigma_next, sigma))
+    if (share > 1 + 1e-12).any():
+        raise ValueError(
+            f"CPS's own eta lies in [0, 1], got {np.max(share):g}; 1 re-noises completely, and units.to_cps converts "
+            "from ours"
+        )
+    angle = np.minimum(share, 1.0) * (np.pi / 2)  # a mean over a window may pass 1 by a rounding
+    return Step(sigma_next * np.cos(angle), sigma_next * np.sin(angle))
+
+
+def _flow_euler(sigma: Array, sigma_next: Array, square: Array) -> Step:
+    """Euler-Maruyama in t = sigma / (1 + sigma) on x = (1 - t) z, with noise of variance ``square`` per unit of t."""
+    left = 1 - sigma_next / sigma  # (t - t') (1 + sigma') / t
+    return Step(sigma_next - left * square / 2, np.sqrt(square * left * (1 + sigma_next) / (1 + 1 / sigma)))
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A named kernel and what the rest of the library must know of it.
 
     Attributes:
         coefficients: (sigma, sigma_next, eta, variance) -> Step.
-        weak_order: order of convergence of the law in the step size.
+        weak_order: order at which the law tends to that of continuous time as the steps shrink; 0 where it does not.
         covariance_aware: whether it needs the variances of a Gaussian target (they are 0 for all others).
+        ode_order: the same at eta = 0, where it differs.
+        marginal_order: the same for the marginals alone, of a chain started from one; where it differs.
+        keeps_points: whether the marginals of a point target are exact at any step.
+        unit: what its argument ``eta`` is: ours, or the number that its paper calls so.
     """
 
     coefficients: Callable[..., Step]
     weak_order: float
     covariance_aware: bool = False
+    ode_order: float | None = None
+    marginal_order: float | None = None
+    keeps_points: bool = False
+    unit: str = OURS
+
+    @property
+    def converges(self) -> bool:
+        """Whether the law tends to that of continuous time at every eta that is admitted."""
+        return self.weak_order > 0
+
+    @property
+    def orders(self) -> tuple[float, float, float]:
+        """Of the law at eta > 0, of the law at eta = 0, of the marginals at eta > 0."""
+        ode, marginals = (self.weak_order if x is None else x for x in (self.ode_order, self.marginal_order))
+        return self.weak_order, ode, marginals
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "ddim": Sampler(ddim, 1),
-    "gddim": Sampler(gddim, 1),
-    "exact": Sampler(gddim, float("inf"), covariance_aware=True),
+    "ddim": Sampler(ddim, 1, keeps_points=True),
+    "gddim": Sampler(gddim, 1, keeps_points=True),
+    "exact": Sampler(gddim, float("inf"), covariance_aware=True, keeps_points=True),
     "euler-maruyama": Sampler(euler_maruyama, 1),
-    "heun": Sampler(heun, 2),
+    "heun": Sampler(heun, 2, keeps_points=True),
     "stochastic-heun": Sampler(stochastic_heun, 2),
+    "edm": Sampler(edm, 1, ode_order=2, marginal_order=2, keeps_points=True),
+    "flow-grpo": Sampler(flow_grpo, 1),
+    "dance-grpo": Sampler(dance_grpo, 1, unit="e"),
+    "cps": Sampler(cps, 0, ode_order=1, keeps_points=True, unit="eta_C"),
 }
+
+
+def sampler_table() -> str:
+    """What each of ``SAMPLERS`` keeps and how fast it converges, one line a sampler; tests measure every entry."""
+    heads = ("sampler", "its eta", "marginals of a point", "other marginals", "law", "ODE's law", "converges")
+    rows = [heads]
+    for name, sampler in SAMPLERS.items():
+        law, ode, marginals = (_order_in_words(order) for order in sampler.orders)
+        points, limit = "exact" if sampler.keeps_points else marginals, "yes" if sampler.converges else "no"
+        rows.append((name, sampler.unit, points, marginals, law, ode, limit))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _order_in_words(order: float) -> str:
+    return "exact" if np.isinf(order) else f"order {order:g}" if order else "wrong limit"
 
 
 def step(sampler: str, sigma: Any, sigma_next: Any, eta: Array | Windows, variance: Array | None = None) -> Step:
@@ -149,15 +271,22 @@ def step(sampler: str, sigma: Any, sigma_next: Any, eta: Array | Windows, varian
     return kind.coefficients(np.asarray(sigma, dtype=float), np.asarray(sigma_next, dtype=float), eta, v)
 
 
-def check(sampler: str, sigmas: Array, eta: Array | Windows, variance: Array | None) -> None:
+def check(sampler: str, sigmas: Array, eta: Array | Windows, variance: Array | None, noise_first: bool = False) -> None:
     """Refuse, before any work, a sampler that does not fit the model or a grid, shape (N + 1, ...), that it can't walk.
+
+    ``noise_first`` is whether the caller honours ``Step.raised``.
 
     Raises:
         ValueError: an unknown sampler; "exact" where the target has no ``variance`` (is not a Gaussian); DDIM with an
-            eta beyond what its widest step admits.
+            eta beyond what its widest step admits; "edm" with noise where the caller cannot add it first.
     """
     if SAMPLERS[choice("sampler", sampler, SAMPLERS)].covariance_aware and variance is None:
         raise ValueError(f"sampler {sampler!r} needs the variances of a Gaussian target; use 'gddim' for other models")
+    if sampler == "edm" and not noise_first and (isinstance(eta, Windows) or np.any(eta)):
+        raise ValueError(
+            "sampler 'edm' adds its noise before it asks the model, which exact chains do, and simulate on Gaussians and "
+            "on affine scores with an eigenbasis; use 'stochastic-heun' for other models"
+        )
     if sampler == "ddim":
         limit = np.min([_largest_eta(s, s_next) for s, s_next in itertools.pairwise(sigmas)])
         for sigma, sigma_next in itertools.pairwise(sigmas):
