@@ -12,9 +12,11 @@ import tyro
 
 from analysis import job
 from analysis.figure import Program, Settings
-from analysis.programs import bounds_limits, bounds_sweeps, bounds_winner
+from analysis.programs import bounds_limits, bounds_sweeps, bounds_winner, learned_scores
 
-PROGRAMS: tuple[Program, ...] = tuple(module.PROGRAM for module in (bounds_sweeps, bounds_winner, bounds_limits))
+PROGRAMS: tuple[Program, ...] = tuple(
+    module.PROGRAM for module in (bounds_sweeps, bounds_winner, bounds_limits, learned_scores)
+)
 
 
 def main(

@@ -311,7 +311,7 @@ def _lift(values: Array, diagonal: bool) -> Array:
     return values if diagonal else values[..., None]
 
 
-def _collocation(nodes: int) -> tuple[Array, Array, Array]:
+def collocation(nodes: int) -> tuple[Array, Array, Array]:
     """Gauss-Legendre on (0, 1): nodes, weights, and the matrix that integrates from 0 to each node."""
     x, w = np.polynomial.legendre.leggauss(nodes)
     powers = np.polynomial.legendre.legvander(x, nodes - 1)
@@ -322,4 +322,4 @@ def _collocation(nodes: int) -> tuple[Array, Array, Array]:
     return (x + 1) / 2, w / 2, antiderivative @ np.linalg.inv(powers) / 2
 
 
-_NODES, _WEIGHTS, _TO_NODE = _collocation(NODES_PER_PANEL)
+_NODES, _WEIGHTS, _TO_NODE = collocation(NODES_PER_PANEL)

@@ -1,4 +1,4 @@
-r"""Rigorous bounds on the reward gap between the ODE and the SDE sampler, for exact scores (B1 to B5).
+r"""Bounds on the reward gap of ODE and SDE sampler: rigorous for exact scores (B1 to B5), estimated for learned ones.
 
 Every function is called as (target, process, reward, eta=...) and returns a ``Bound``: numbers for the ODE's error, the
 SDE's and their gap, with the constants that went in, where each came from, and what was assumed. A bound whose
@@ -12,15 +12,22 @@ assumptions fail raises ``ValueError``; ``best`` lists it with the reason instea
 | ``duhamel`` | chi^2 finite | small eta: it vanishes with the gap |
 | ``residual`` | one Gaussian, or a mixture with d = 1 | nearly everywhere; exact for one Gaussian and at eta = 1 |
 
+A learned score, any torch callable, gets B3 from ``certify``, with its own one-sided Lipschitz constant and its score
+error, which are estimates and labelled so: ``score_error``, ``score_difference``, ``one_sided_lipschitz`` find them.
+
 In high dimension divergences of the full law are huge; ``directions`` keeps what a linear, half-space or cosine reward
 sees of a Gaussian.
 """
 
 from gapbound.bounds.best import best
+from gapbound.bounds.certificate import Certificate, ScoreCurve
+from gapbound.bounds.certify import certify
 from gapbound.bounds.chi_square import chi_square
 from gapbound.bounds.directions import directions
 from gapbound.bounds.duhamel import duhamel
+from gapbound.bounds.jacobian import one_sided_lipschitz
 from gapbound.bounds.residual import residual
+from gapbound.bounds.score_error import score_difference, score_error
 from gapbound.bounds.total_variation import total_variation
 from gapbound.bounds.value import Best, Bound, Constant
 from gapbound.bounds.wasserstein import wasserstein
@@ -28,12 +35,18 @@ from gapbound.bounds.wasserstein import wasserstein
 __all__ = [
     "Best",
     "Bound",
+    "Certificate",
     "Constant",
+    "ScoreCurve",
     "best",
+    "certify",
     "chi_square",
     "directions",
     "duhamel",
+    "one_sided_lipschitz",
     "residual",
+    "score_difference",
+    "score_error",
     "total_variation",
     "wasserstein",
 ]

@@ -51,14 +51,14 @@ def wasserstein(target: Target, process: Process, reward: AnyReward, eta: Any = 
 
 def of(question: Problem) -> Bound:
     """The bound for a checked question."""
-    slope, curvature = _slope(question)
+    slope, curvature = slope_of(question)
     if question.forgotten:
         return Bound(NAME, 0.0, 0.0, 0.0, (), ASSUMPTIONS, question.trivial)
     start, score = distance_of(question), profile(question)
     tau = np.asarray(question.sigma_T**2)
     exponents = [float(score.contraction(eta, tau)) for eta in (np.asarray(0.0), question.eta)]
     ends = [_shrunk(start.value, exponent) for exponent in exponents]
-    ode, sde = (_change(slope.value, curvature, end) for end in ends)
+    ode, sde = (change(slope.value, curvature, end) for end in ends)
     factors = tuple(
         Constant(f"W2 factor, {who}", _shrunk(1.0, exponent), score.kind, score.source)
         for who, exponent in zip(("ODE", "SDE"), exponents, strict=True)
@@ -66,7 +66,7 @@ def of(question: Problem) -> Bound:
     return Bound(NAME, ode, sde, ode + sde, (slope, start, *factors), ASSUMPTIONS, question.trivial)
 
 
-def _slope(question: Problem) -> tuple[Constant, float]:
+def slope_of(question: Problem) -> tuple[Constant, float]:
     """The factor of W2, and that of its square."""
     reward = question.reward
     if isinstance(reward, Quadratic) and not math.isfinite(reward.lipschitz):
@@ -83,7 +83,7 @@ def _slope(question: Problem) -> tuple[Constant, float]:
     return Constant("Lip(r)", reward.lipschitz, "closed form", type(reward).__name__), 0.0
 
 
-def _change(slope: float, curvature: float, length: float) -> float:
+def change(slope: float, curvature: float, length: float) -> float:
     """slope length + curvature length^2, where 0 times infinity is 0."""
     return sum(factor * power for factor, power in ((slope, length), (curvature, length * length)) if factor)
 
