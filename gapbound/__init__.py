@@ -6,7 +6,7 @@ Conventions, for every module:
   noise level sigma, with tau = sigma^2, where every process is the heat flow q_tau = p * N(0, tau I).
 - **Time** runs from 0 (data) to T (noise); samplers run down. Grids are falling noise levels.
 - **eta** multiplies the standard deviation of the noise: dz = -(1 + eta^2)/2 score dtau + eta dW. 0 is the
-  probability-flow ODE, 1 the time reversal. Other libraries' eta differ: see ``gapbound.kernel``.
+  probability-flow ODE, 1 the time reversal. Other libraries' eta differ: see ``gapbound.units``.
 - **snr** = alpha_bar / (1 - alpha_bar) = 1 / sigma^2, a ratio of variances; alpha_bar = 1 / (1 + sigma^2).
 - **score** = grad log q_tau(z); **eps** = -sigma score is the noise prediction.
 - **Shapes.** The last axis is the dimension d, leading axes are batch; a bare number is d = 1 (see ``Gaussian``).
@@ -14,8 +14,9 @@ Conventions, for every module:
 - **Gap** = E r under the reference sampler (the ODE unless said otherwise) minus E r under the eta-sampler.
 """
 
-from gapbound import bounds
+from gapbound import bounds, units
 from gapbound.affine import AffineScore, guided
+from gapbound.budget import GapBudget, gap_budget
 from gapbound.chain import discrete_law
 from gapbound.estimate import GapEstimate, estimate_gap
 from gapbound.estimate_value import Estimate
@@ -24,6 +25,7 @@ from gapbound.fit import RateFit, fit_rate
 from gapbound.gap import reward_gap, sampler_error
 from gapbound.gaussian import Gaussian
 from gapbound.grid import grid
+from gapbound.kernel import sampler_table
 from gapbound.law import terminal_law
 from gapbound.mixture import GaussianMixture
 from gapbound.process import VE, VP, FlowMatching, Process
@@ -41,6 +43,7 @@ __all__ = [
     "Cosine",
     "Estimate",
     "FlowMatching",
+    "GapBudget",
     "GapEstimate",
     "Gaussian",
     "GaussianMixture",
@@ -57,12 +60,15 @@ __all__ = [
     "discrete_law",
     "estimate_gap",
     "fit_rate",
+    "gap_budget",
     "grid",
     "guided",
     "rate",
     "reward_gap",
     "sampler_error",
+    "sampler_table",
     "simulate",
     "terminal_law",
     "tilt",
+    "units",
 ]

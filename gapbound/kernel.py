@@ -284,8 +284,8 @@ def check(sampler: str, sigmas: Array, eta: Array | Windows, variance: Array | N
         raise ValueError(f"sampler {sampler!r} needs the variances of a Gaussian target; use 'gddim' for other models")
     if sampler == "edm" and not noise_first and (isinstance(eta, Windows) or np.any(eta)):
         raise ValueError(
-            "sampler 'edm' adds its noise before it asks the model, which exact chains do, and simulate on Gaussians and "
-            "on affine scores with an eigenbasis; use 'stochastic-heun' for other models"
+            "sampler 'edm' adds its noise before it asks the model: exact chains do, and simulate on Gaussians and on "
+            "affine scores with an eigenbasis; use 'stochastic-heun' for other models"
         )
     if sampler == "ddim":
         limit = np.min([_largest_eta(s, s_next) for s, s_next in itertools.pairwise(sigmas)])

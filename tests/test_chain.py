@@ -100,7 +100,9 @@ def order(errors, ratio=2):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("sampler", IN_OUR_UNIT)
 def test_the_declared_weak_order_is_met_by_mean_and_variance(sampler, model, eta):
-    model, process, t_min, steps = MODELS[model], gb.VE(2.0), 0.3, [64, 128, 256]
+    # of these two the leading term of one moment nearly vanishes at some eta; that of both together does not
+    together = sampler in ("edm", "flow-grpo")
+    model, process, t_min, steps = MODELS[model], gb.VE(2.0), 0.3, [256, 512, 1024] if together else [64, 128, 256]
     if not admits(sampler, eta, model, steps=64, t_min=t_min):
         pytest.skip("refused")
     exact = gb.terminal_law(model, process, eta, t_min)
@@ -110,7 +112,7 @@ def test_the_declared_weak_order_is_met_by_mean_and_variance(sampler, model, eta
     if math.isinf(declared):
         assert errors.max() < 1e-13
         return
-    for moment in errors.T:
+    for moment in [np.hypot(*errors.T)] if together else errors.T:
         if moment.max() > 1e-12:  # at eta = 1 every sampler carries the mean of a Gaussian exactly
             assert order(moment) == pytest.approx(declared, abs=0.05)
     assert errors[:, 1].min() > 1e-8

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from strategies import etas, powers, windows
 
 import gapbound as gb
-from gapbound.kernel import SAMPLERS, check, step
+from gapbound.chain import affine_steps
+from gapbound.kernel import SAMPLERS, check, sampler_table, step
 
 SIGMA, NEXT = 1.234, 0.765
 PAIRS = [(1.234, 0.765), (80.0, 3.1), (0.03, 0.0292), (5.0, 0.0)]
@@ -23,6 +24,8 @@ def score(z, sigma):
 
 def applied(kernel, z, xi, sigma, sigma_next):
     """z after a step by the formula in the head of ``gapbound.kernel``."""
+    if kernel.raised is not None:
+        z, xi, sigma = z + kernel.std * xi, 0.0, kernel.raised
     eps = -sigma * score(z, sigma)
     D = z - sigma * eps
     first = D + kernel.carry * eps + kernel.std * xi
@@ -55,14 +58,39 @@ def textbook(sampler, z, xi, sigma, sigma_next, eta):
         case "stochastic-heun":
             guess = z + c * h * score(z, sigma) + eta * math.sqrt(h) * xi
             return z + c * h / 2 * (score(z, sigma) + score(guess, sigma_next)) + eta * math.sqrt(h) * xi
+        case "edm":
+            # Algorithm 2 of EDM with S_noise = 1, its gamma from ours
+            gamma = math.sqrt(1 + eta**2 * (1 - (sigma_next / sigma) ** 2)) - 1
+            raised = sigma + gamma * sigma
+            z = z + math.sqrt(raised**2 - sigma**2) * xi
+            d = (z - (z + raised**2 * score(z, raised))) / raised
+            guess = z + (sigma_next - raised) * d
+            d_next = (guess - (guess + sigma_next**2 * score(guess, sigma_next))) / sigma_next
+            return z + (sigma_next - raised) * (d + d_next) / 2
+        case "flow-grpo" | "dance-grpo" | "cps":
+            return flow_textbook(sampler, z, xi, sigma, sigma_next, eta)
     raise NotImplementedError(sampler)
+
+
+def flow_textbook(sampler, z, xi, sigma, sigma_next, eta):
+    """Steps that are published in flow matching's x = (1 - t) z with its velocity u = E[noise - data | x]."""
+    t, t_next = sigma / (1 + sigma), sigma_next / (1 + sigma_next)
+    x, dt = (1 - t) * z, t_next - t
+    u = -sigma * score(z, sigma) - (z + sigma**2 * score(z, sigma))
+    if sampler == "cps":
+        data, noise = x - t * u, x + (1 - t) * u
+        std = t_next * math.sin(eta * math.pi / 2)
+        return ((1 - t_next) * data + math.sqrt(t_next**2 - std**2) * noise + std * xi) / (1 - t_next)
+    level = math.sqrt(2) * eta * math.sqrt(t / (1 - t)) if sampler == "flow-grpo" else eta
+    drift = u + level**2 / (2 * t) * (x + (1 - t) * u)
+    return (x + drift * dt + level * math.sqrt(-dt) * xi) / (1 - t_next)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0, 1.05])
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "exact"])
 def test_every_kernel_is_its_textbook_step_on_a_nonlinear_score(sampler, eta):
-    if sampler == "heun" and eta:
-        pytest.skip("integrates the ODE")
+    if (sampler == "heun" and eta) or (sampler == "cps" and eta > 1):
+        pytest.skip("does not admit this eta")
     z, xi = np.array([-1.7, 0.3, 2.2]), np.array([0.4, -1.1, 0.8])
     for sigma, sigma_next in [(1.234, 0.965), (0.5, 0.3)]:
         kernel = step(sampler, sigma, sigma_next, np.float64(eta))
@@ -145,7 +173,7 @@ def test_exact_kernel_at_variance_0_is_gddim():
         assert (exact.carry, exact.std) == (gddim.carry, gddim.std)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "gddim", "exact"])
+@pytest.mark.parametrize("sampler", ["ddim", "gddim", "exact", "dance-grpo", "cps"])
 def test_from_infinite_noise_the_state_is_the_noise_itself(sampler):
     for eta in (0.0, 0.5, 1.0):
         kernel = step(sampler, math.inf, 2.0, np.float64(eta), np.float64(0.3))
@@ -197,7 +225,7 @@ def test_coefficients_are_finite_or_refused(sampler, sigma, ratio, eta, v):
     try:
         kernel = step(sampler, sigma, sigma_next, eta, np.float64(v))
     except ValueError:
-        assert sampler in ("ddim", "heun") or math.isinf(sigma)
+        assert sampler in ("ddim", "heun", "cps") or math.isinf(sigma)
         return
     values = [value for value in (kernel.carry, kernel.std, kernel.carry_2, kernel.again) if value is not None]
     assert all(np.isfinite(value).all() for value in values)
@@ -232,7 +260,7 @@ def test_ddim_on_stable_diffusion_admits_the_eta_of_the_theory(steps, largest):
 def test_heun_and_euler_say_what_they_cannot_do():
     with pytest.raises(ValueError, match=r"heun integrates the ODE, got eta=0\.5; use eta=0 or 'stochastic-heun'"):
         step("heun", SIGMA, NEXT, np.float64(0.5))
-    for sampler in ("euler-maruyama", "heun", "stochastic-heun"):
+    for sampler in ("euler-maruyama", "heun", "stochastic-heun", "edm"):
         with pytest.raises(
             ValueError, match="cannot step from sigma=inf; start flow matching at t_max < 1, or use sampler"
         ):
@@ -260,3 +288,175 @@ def test_check_refuses_before_the_widest_step_is_reached():
     with pytest.raises(ValueError, match=r"DDIM admits eta up to 1\.155 on this grid, got eta=1.3"):
         check("ddim", sigmas, np.float64(1.3), None)
     check("ddim", sigmas, gb.Windows([(0.999, 1.0, 1.3)]), None)
+
+
+POINT, SPREAD = gb.Gaussian(1.3, 1e-18), gb.Gaussian(0.7, 0.5)
+STEPS = [512, 1024, 2048]
+
+
+def marginal_errors(target, sampler, eta, steps):
+    """Largest error of mean and variance among the levels of a chain that starts at its marginal, in q's variance."""
+    sigmas = gb.grid(gb.VE(3.0), steps, t_min=0.2)
+    m, v = float(target.mean[0]), float(target.cov[0])
+    mean, var, worst = m, v + sigmas[0] ** 2, 0.0
+    chain = affine_steps(target, sampler, sigmas, np.asarray(eta))
+    for one, sigma in zip(chain, sigmas[1:], strict=True):
+        mean, var = float(one.A[0] * mean + one.b[0]), float(one.A[0] ** 2 * var + one.S[0] ** 2)
+        worst = max(worst, abs(mean - m), abs(var / (v + sigma**2) - 1))
+    return worst
+
+
+def order(errors):
+    """Slope of log error between the two finest of ``STEPS``, extrapolated from the slope before it."""
+    slopes = -np.diff(np.log(errors)) / math.log(2)
+    return 2 * slopes[1] - slopes[0]
+
+
+@pytest.mark.parametrize("eta", [0.5, 0.9])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_marginals_are_kept_exactly_or_at_the_order_that_the_table_says(sampler, eta):
+    value, kind = 0.0 if sampler == "heun" else eta, SAMPLERS[sampler]
+    if kind.keeps_points:
+        assert max(marginal_errors(POINT, sampler, value, n) for n in (1, 3, 10)) < 1e-12
+    else:
+        assert marginal_errors(POINT, sampler, value, 10) > 1e-3
+        assert order([marginal_errors(POINT, sampler, value, n) for n in STEPS]) == pytest.approx(
+            kind.orders[2], abs=0.05
+        )
+    errors = [marginal_errors(SPREAD, sampler, value, n) for n in STEPS]
+    if math.isinf(kind.orders[2]):
+        assert max(errors) < 1e-12
+    else:
+        assert order(errors) == pytest.approx(kind.orders[2], abs=0.05)
+        assert errors[-1] > 1e-9
+
+
+def dance_limit(e, v, process, t_min):
+    """Mean and variance at t_min of continuous time with eta^2 = e^2 / (2 sigma), from N(0.7, v)'s exact score."""
+    high, low = float(process.sigma_T), float(process.sigma(t_min))
+    forgotten = e**2 * (math.atan(high / math.sqrt(v)) - math.atan(low / math.sqrt(v))) / math.sqrt(v)
+    phi = math.sqrt((v + low**2) / (v + high**2)) * math.exp(-forgotten / 2)
+    return 0.7 * (1 - phi), v + low**2 + (float(process.prior_excess) - v) * phi**2
+
+
+@pytest.mark.parametrize("process", [gb.VE(2.0), gb.FlowMatching(0.8)], ids=["VE", "flow"])
+@pytest.mark.parametrize("e", [0.3, 1.0, 1.7])
+def test_dance_grpo_has_order_1_towards_the_eta_of_its_constant(e, process):
+    exact = dance_limit(e, 0.5, process, 0.2)
+    laws = [gb.discrete_law(SPREAD, process, "dance-grpo", e, n, t_min=0.2) for n in STEPS]
+    errors = [[law.mean[0] - exact[0], law.cov[0] - exact[1]] for law in laws]
+    assert order(np.hypot(*np.transpose(errors))) == pytest.approx(1, abs=0.05)
+    wrong = dance_limit(1.02 * e, 0.5, process, 0.2)
+    errors = [[law.mean[0] - wrong[0], law.cov[0] - wrong[1]] for law in laws]
+    assert abs(order(np.hypot(*np.transpose(errors))) - 1) > 0.1
+
+
+def test_the_eta_of_dance_grpo_is_the_limit_of_windows_too():
+    process, e = gb.VE(2.0), 1.0
+    edges = np.geomspace(0.2, 2.0, 401)
+    windows = gb.Windows(
+        [(a, b, e / math.sqrt(a + b)) for a, b in itertools.pairwise(edges)]
+    )  # mean of e^2 / (2 sigma)
+    law = gb.terminal_law(SPREAD, process, windows, 0.2)
+    np.testing.assert_allclose([law.mean[0], law.cov[0]], dance_limit(e, 0.5, process, 0.2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("eta_C", [0.3, 0.5, 0.9])
+def test_cps_ends_with_too_little_variance_however_many_steps_it_takes(eta_C):
+    # its fixed point at a level sigma is (1 + k) (v + sigma^2)^2 / (2 v + (1 + k) sigma^2), k = cos(pi eta_C / 2)
+    v, k = 0.5, math.cos(math.pi * eta_C / 2)
+    assert (1 + k) / 2 == pytest.approx(math.cos(math.pi * eta_C / 4) ** 2)
+    for low, rate in [(0.5, 1.0), (0.0, 2 / 3)]:  # near sigma = 0 the noise of a step is too small to follow
+        laws = [gb.discrete_law(SPREAD, gb.VE(3.0), "cps", eta_C, n, t_min=low) for n in STEPS]
+        limit = (1 + k) * (v + low**2) ** 2 / (2 * v + (1 + k) * low**2)
+        errors = [abs(float(law.cov[0]) - limit) for law in laws]
+        assert order(errors) == pytest.approx(rate, abs=0.05)
+        assert abs(laws[-1].mean[0] - 0.7) < 1e-12
+        missed = [abs(float(law.cov[0]) - v - low**2) for law in laws]
+        assert missed[-1] > (1 - k) * v / 3
+        assert order(missed) == pytest.approx(SAMPLERS["cps"].orders[0], abs=0.1)
+
+
+def test_cps_at_0_is_ddim_and_at_1_renoises():
+    plain, full = (step("cps", SIGMA, NEXT, np.float64(value)) for value in (0.0, 1.0))
+    assert (plain.carry, plain.std) == (NEXT, 0)
+    assert abs(full.carry) < 1e-15
+    assert full.std == NEXT
+    errors = [
+        abs(gb.discrete_law(SPREAD, gb.VE(3.0), "cps", 0.0, n).cov[0] - gb.terminal_law(SPREAD, gb.VE(3.0), 0.0).cov[0])
+        for n in STEPS
+    ]
+    assert order(errors) == pytest.approx(SAMPLERS["cps"].orders[1], abs=0.05)
+
+
+def test_flow_grpo_replaces_the_singular_noise_of_its_first_step_by_that_of_its_end():
+    eta, t_next = 0.6, 0.9
+    kernel = step("flow-grpo", math.inf, t_next / (1 - t_next), np.float64(eta))
+    # at t = 1 the state is the noise: x' = x + (t' - 1)(u + g^2/2 eps) + g sqrt(1 - t') xi, u = eps - D, eps = x
+    g = math.sqrt(2) * eta / math.sqrt(1 - t_next)
+    assert (1 - t_next) * kernel.carry == pytest.approx(t_next - (1 - t_next) * g**2 / 2, rel=1e-13)
+    assert (1 - t_next) * kernel.std == pytest.approx(g * math.sqrt(1 - t_next), rel=1e-13)
+    later = step("flow-grpo", 1e6, t_next / (1 - t_next), np.float64(eta))
+    assert later.std > 100 * kernel.std  # without the replacement it has no limit
+    plain = step("flow-grpo", math.inf, 9.0, np.float64(0.0))
+    assert (plain.carry, plain.std) == (9.0, 0.0)
+
+
+def test_flow_grpo_leaves_the_noise_of_its_last_step_and_gddim_does_not():
+    assert step("flow-grpo", 0.2, 0.0, np.float64(1.0)).std == pytest.approx(math.sqrt(2 * 0.2**2 / 1.2))
+    assert step("gddim", 0.2, 0.0, np.float64(1.0)).std == 0
+
+
+def test_edm_keeps_marginals_at_order_2_but_carries_what_is_left_of_the_start_at_order_1():
+    process, eta = gb.VE(3.0), 0.9
+    exact = gb.terminal_law(SPREAD, process, eta, 0.2)
+    errors = [
+        abs(float((gb.discrete_law(SPREAD, process, "edm", eta, n, t_min=0.2).mean - exact.mean)[0])) for n in STEPS
+    ]
+    assert order(errors) == pytest.approx(1, abs=0.05)
+    assert order([marginal_errors(SPREAD, "edm", eta, n) for n in STEPS]) == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("target", [SPREAD, gb.Gaussian([0.7, -0.4], [[0.9, 0.4], [0.4, 0.5]])], ids=["d = 1", "d = 2"])
+def test_edm_simulates_gaussians_with_the_law_of_its_chain(target):
+    law = gb.discrete_law(target, gb.VE(2.0), "edm", 1.1, 6)
+    run = gb.simulate(target, gb.VE(2.0), "edm", 1.1, 6, 40_000, 3, log_prob=True)
+    x = run.samples.double().numpy()
+    assert (np.abs(x.mean(0) - law.mean) < 4 * np.sqrt(law.variances / len(x))).all()
+    assert (np.abs(x.var(0) / law.variances - 1) < 4 * math.sqrt(2 / len(x))).all()
+    wrong = gb.discrete_law(target, gb.VE(2.0), "edm", 0.9, 6)
+    assert (np.abs(x.mean(0) - wrong.mean) > 4 * np.sqrt(law.variances / len(x))).any()
+    assert all(np.isfinite(density.numpy()).all() for density in run.log_prob)
+
+
+def test_edm_without_noise_is_heun_and_with_noise_refuses_what_cannot_add_it_first():
+    mixture, sigmas = gb.GaussianMixture([0.5, 0.5], [-1.0, 1.0], [0.2, 0.2]), np.array([2.0, 1.0, 0.5])
+    runs = [gb.simulate(mixture, gb.VE(2.0), name, 0.0, n=50, sigmas=sigmas).samples for name in ("edm", "heun")]
+    np.testing.assert_allclose(*runs, rtol=1e-6)
+    for eta in (1.0, gb.Windows([(0.5, 1.0, 0.3)])):
+        with pytest.raises(
+            ValueError, match=r"'edm' adds its noise before it asks the model: .* use 'stochastic-heun'"
+        ):
+            gb.simulate(mixture, gb.VE(2.0), "edm", eta, n=50, sigmas=sigmas)
+
+
+def test_cps_refuses_more_than_all_the_noise():
+    with pytest.raises(
+        ValueError, match=r"CPS's own eta lies in \[0, 1\], got 1\.2; 1 re-noises completely, and units"
+    ):
+        step("cps", SIGMA, NEXT, np.float64(1.2))
+
+
+def test_the_table_says_of_every_sampler_what_the_tests_above_measure():
+    head, *rows = sampler_table().splitlines()
+    assert [row.split()[0] for row in rows] == list(SAMPLERS)
+    places = [
+        head.index(name)
+        for name in ("its eta", "marginals of a point", "other marginals", "law", "ODE's law", "converges")
+    ]
+    said = {row.split()[0]: [row[a:b].strip() for a, b in itertools.pairwise([*places, None])] for row in rows}
+    assert said["cps"] == ["eta_C", "exact", "wrong limit", "wrong limit", "order 1", "no"]
+    assert said["edm"] == ["eta", "exact", "order 2", "order 1", "order 2", "yes"]
+    assert said["exact"] == ["eta", "exact", "exact", "exact", "exact", "yes"]
+    assert said["flow-grpo"] == ["eta", "order 1", "order 1", "order 1", "order 1", "yes"]
+    assert {name for name, sampler in SAMPLERS.items() if not sampler.converges} == {"cps"}
