@@ -14,7 +14,7 @@ Conventions, for every module:
 - **Gap** = E r under the reference sampler (the ODE unless said otherwise) minus E r under the eta-sampler.
 """
 
-from gapbound import bounds, units
+from gapbound import bounds, training, units, updates
 from gapbound.affine import AffineScore, guided
 from gapbound.budget import GapBudget, gap_budget
 from gapbound.chain import discrete_law
@@ -70,5 +70,7 @@ __all__ = [
     "simulate",
     "terminal_law",
     "tilt",
+    "training",
     "units",
+    "updates",
 ]
