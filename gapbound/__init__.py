@@ -28,11 +28,15 @@ from gapbound.grid import grid
 from gapbound.kernel import sampler_table
 from gapbound.law import terminal_law
 from gapbound.mixture import GaussianMixture
+from gapbound.optimum import rl_optimum
+from gapbound.optimum_line import line_optimum
 from gapbound.process import VE, VP, FlowMatching, Process
 from gapbound.rate import Rate, rate
+from gapbound.regulator import rl_optimum_discrete
 from gapbound.reward import AbsoluteDeviation, Bump, Cosine, HalfSpace, Linear, Quadratic, Reward
 from gapbound.simulate import Simulation, simulate
 from gapbound.tilt import tilt
+from gapbound.transfer import transfer_correction, transfer_weight, transferred
 
 __all__ = [
     "VE",
@@ -63,14 +67,20 @@ __all__ = [
     "gap_budget",
     "grid",
     "guided",
+    "line_optimum",
     "rate",
     "reward_gap",
+    "rl_optimum",
+    "rl_optimum_discrete",
     "sampler_error",
     "sampler_table",
     "simulate",
     "terminal_law",
     "tilt",
     "training",
+    "transfer_correction",
+    "transfer_weight",
+    "transferred",
     "units",
     "updates",
 ]
