@@ -146,8 +146,8 @@ class RLOptimum(AffineScore):
     def along(self, eta: Eta) -> Windows:
         """The profile ``eta`` of a sampler, cut where this score jumps or bends: the same sampler, in more pieces.
 
-        Exact laws are integrated piece by piece: an optimum that was trained in windows, or at eta above 2 towards a
-        reward with a negative direction, keeps its digits this way.
+        Exact laws are integrated piece by piece: an optimum that was trained in windows, or towards a reward with a
+        negative direction, keeps its digits this way.
 
         Raises:
             ValueError: ``eta`` is an array.
@@ -243,8 +243,8 @@ def rl_optimum(
     grows the first tends to ``tilt(reference, reward, beta)``, with an error of order rho^(eta^2) in the mean,
     rho = v / (v + sigma_T^2). With the ODE outside of stochastic windows it never does.
 
-    Laws are accurate to about 1e-12 for a number eta <= 2, and for every number where A has no negative direction.
-    Beyond, and for an optimum of windows (1e-9 under its own profile), pass ``eta=optimum.along(eta)``.
+    Laws are accurate to about 1e-12 where A has no negative direction and eta is a number. Otherwise (1e-9 and worse
+    for windows, beyond eta = 2, and near the smallest beta) pass ``eta=optimum.along(eta)``, which keeps the digits.
 
     Args:
         reference: Gaussian, any batch.

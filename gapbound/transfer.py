@@ -191,6 +191,15 @@ class Transferred(AffineScore):
         return min(low, guess), max(high, guess)
 
     @property
+    def cuts(self) -> Windows:
+        """Those of the optimum."""
+        return self.optimum.cuts
+
+    def along(self, eta: Eta) -> Windows:
+        """See ``RLOptimum.along``."""
+        return self.optimum.along(eta)
+
+    @property
     def pure_noise_mean(self) -> Array:
         """Infinite: a weight has no limit at sigma = inf, and chains from there are refused, as all that diverge."""
         return np.full(self.dim, np.inf)
