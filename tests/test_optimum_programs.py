@@ -1,0 +1,65 @@
+"""The figures about the optimum, from coarse runs: the facts that each of them shows."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+import gapbound as gb
+from analysis.figure import Settings, plain
+from analysis.programs import optimum, optimum_transfer
+from analysis.style import paper
+
+MODULES = {module.PROGRAM.name: module for module in (optimum, optimum_transfer)}
+
+
+@cache
+def data(name):
+    return plain(MODULES[name].PROGRAM.compute(Settings(quick=True), lambda fraction: None))
+
+
+def test_the_gap_crosses_0_at_eta_1_alone_and_simulation_agrees():
+    gaps = data("optimum")["gaps"]
+    x, curve = np.array(gaps["curve_x"]), np.array(gaps["curve"])
+    crossings = np.flatnonzero(np.diff(np.sign(curve)))
+    assert crossings.size == 1
+    assert x[crossings[0]] < 1 <= x[crossings[0] + 1] + 0.03
+    for eta, gap, error in zip(gaps["x"], gaps["gap"], gaps["standard_error"], strict=True):
+        assert gap == pytest.approx(np.interp(eta, x, curve), abs=4 * error + 0.03)  # 200 steps are off by 0.02
+
+
+def test_biases_and_finite_steps_have_their_orders():
+    for one in data("optimum")["biases"]:
+        assert one["last_slope"] == pytest.approx(-2 * one["eta"] ** 2, rel=0.03)
+    for one in data("optimum")["discrete"]:
+        if one["eta"] <= 1:
+            np.testing.assert_allclose(one["last_slopes"], -1, atol=0.06)
+
+
+def test_no_window_reaches_the_tilted_mean_and_the_ode_gets_less_of_it():
+    for one in data("optimum")["windows"]:
+        sde, ode = np.array(one["sde"]), np.array(one["ode"])
+        assert (np.diff(sde) > 0).all()
+        assert sde[-1] < 1
+        assert (ode < sde).all()
+
+
+def test_transfer_leaves_the_starts_bias_of_a_gaussian_gap_and_part_of_a_mixtures():
+    found = data("optimum_transfer")
+    assert all(abs(one["exact"]) < (0.08 if one["eta"] < 1 else 0.005) for one in found["gaussian"])
+    mixture = found["mixture"]
+    gaps = {kind: np.abs(values) for kind, values in mixture["gap"].items()}
+    off = np.abs(np.array(mixture["eta"]) - 1) > 0.05
+    assert off.sum() == 2
+    assert (gaps["total variance"][off] < 0.6 * gaps["plain reuse"][off]).all()
+    assert (gaps["mode variance"][off] > 0.9 * gaps["plain reuse"][off]).all()
+    assert mixture["error"] < 1e-3
+    assert mixture["target"] == pytest.approx(
+        float(gb.Linear(0.8).expectation(gb.tilt(optimum_transfer.MIXTURE, gb.Linear(0.8), 1.0)))
+    )
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_every_figure_is_drawn(name):
+    with paper():
+        assert len(MODULES[name].PROGRAM.draw(data(name)).axes) == 4
