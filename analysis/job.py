@@ -1,4 +1,4 @@
-"""What the commands that write figures share: checked arguments, and the run with its bars."""
+"""What the commands that write figures share: their arguments, the checks of these, and the run with its bars."""
 
 from __future__ import annotations
 
@@ -8,17 +8,46 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 # Before torch is loaded: its OpenMP threads otherwise spin between operations, and on a machine with other work to do
 # they starve the simulation's own threads (ten times the time for small runs).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analysis.figure import Program, Settings
+
+Quick = Annotated[bool, tyro.conf.arg(help="A coarse run, below 30 seconds.")]
+Out = Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")]
+Seed = Annotated[int, tyro.conf.arg(help="Of everything random.")]
+Device = Annotated[str, tyro.conf.arg(help="Torch device of every simulation.")]
+
+
+def only(programs: Sequence[Program]) -> Any:
+    """The argument that picks one of them: ``Annotated[str | None, only(PROGRAMS)]``."""
+    return tyro.conf.arg(help=f"One figure alone: {names(programs)}.")
+
+
+def figures(
+    programs: Sequence[Program],
+    out: Path,
+    only: str | None,
+    output: Console,
+    quick: bool,
+    seed: int,
+    device: str = "cpu",
+) -> dict[str, dict[str, Any]]:
+    """Check the arguments of a command, then write its figures, or the one named; their data by name.
+
+    Raises:
+        SystemExit: an argument that cannot be: says which, and what can.
+    """
+    settings = Settings(quick=quick, seed=checked_seed(seed), device=checked_device(device))
+    return run(checked_programs(programs, only), checked_folder(out), settings, output)
 
 
 def console() -> Console:

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from analysis import job
-from analysis.figure import Program, Settings
+from analysis.figure import Program
 from analysis.programs import bounds_limits, bounds_sweeps, bounds_winner, learned_scores
 
 PROGRAMS: tuple[Program, ...] = tuple(
@@ -20,15 +20,13 @@ PROGRAMS: tuple[Program, ...] = tuple(
 
 
 def main(
-    quick: Annotated[bool, tyro.conf.arg(help="A coarse run, below 30 seconds.")] = False,
-    out: Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")] = Path("figures"),
-    seed: Annotated[int, tyro.conf.arg(help="Of everything random.")] = 0,
-    only: Annotated[str | None, tyro.conf.arg(help=f"One figure alone: {job.names(PROGRAMS)}.")] = None,
+    quick: job.Quick = False,
+    out: job.Out = Path("figures"),
+    seed: job.Seed = 0,
+    only: Annotated[str | None, job.only(PROGRAMS)] = None,
 ) -> None:
     """Regenerate the figures about bounds: PNG, PDF, and JSON of the plotted numbers."""
-    settings = Settings(quick=quick, seed=job.checked_seed(seed))
-    chosen = job.checked_programs(PROGRAMS, only)
-    job.run(chosen, job.checked_folder(out), settings, job.console())
+    job.figures(PROGRAMS, out, only, job.console(), quick, seed)
 
 
 if __name__ == "__main__":

@@ -12,23 +12,21 @@ from typing import Annotated
 import tyro
 
 from analysis import job
-from analysis.figure import Program, Settings
+from analysis.figure import Program
 from analysis.programs import dynamics, dynamics_phase
 
 PROGRAMS: tuple[Program, ...] = tuple(module.PROGRAM for module in (dynamics, dynamics_phase))
 
 
 def main(
-    quick: Annotated[bool, tyro.conf.arg(help="A coarse run, below 30 seconds.")] = False,
-    out: Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")] = Path("figures"),
-    seed: Annotated[int, tyro.conf.arg(help="Of everything random.")] = 0,
-    only: Annotated[str | None, tyro.conf.arg(help=f"One figure alone: {job.names(PROGRAMS)}.")] = None,
+    quick: job.Quick = False,
+    out: job.Out = Path("figures"),
+    seed: job.Seed = 0,
+    only: Annotated[str | None, job.only(PROGRAMS)] = None,
 ) -> None:
     """Regenerate the figures about training: PNG, PDF, and JSON of the plotted numbers."""
-    settings = Settings(quick=quick, seed=job.checked_seed(seed))
-    chosen = job.checked_programs(PROGRAMS, only)
     output = job.console()
-    found = job.run(chosen, job.checked_folder(out), settings, output)
+    found = job.figures(PROGRAMS, out, only, output, quick, seed)
     if dynamics_phase.PROGRAM.name in found:
         for number, sentence in enumerate(dynamics_phase.findings(found[dynamics_phase.PROGRAM.name]), 1):
             output.print(f"{number}. {sentence}", highlight=False)

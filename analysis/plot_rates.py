@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import job
-from analysis.figure import Program, Settings
+from analysis.figure import Program
 from analysis.programs import discretization, eta, guidance, paths, sampler_error, stable_diffusion, ve, vp
 
 PROGRAMS: tuple[Program, ...] = tuple(
@@ -25,17 +25,15 @@ EXPONENT_TOLERANCE = 0.02  # of a slope at sigma_T >= 1e6 from the exponent: the
 
 
 def main(
-    quick: Annotated[bool, tyro.conf.arg(help="A coarse run, below 20 seconds.")] = False,
-    out: Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")] = Path("figures"),
-    seed: Annotated[int, tyro.conf.arg(help="Of every simulation.")] = 0,
-    device: Annotated[str, tyro.conf.arg(help="Torch device of every simulation.")] = "cpu",
-    only: Annotated[str | None, tyro.conf.arg(help=f"One figure alone: {job.names(PROGRAMS)}.")] = None,
+    quick: job.Quick = False,
+    out: job.Out = Path("figures"),
+    seed: job.Seed = 0,
+    device: job.Device = "cpu",
+    only: Annotated[str | None, job.only(PROGRAMS)] = None,
 ) -> None:
     """Regenerate the rate figures: PNG, PDF, and JSON of the plotted numbers."""
-    settings = Settings(quick=quick, seed=job.checked_seed(seed), device=job.checked_device(device))
-    chosen = job.checked_programs(PROGRAMS, only)
     console = job.console()
-    found = job.run(chosen, job.checked_folder(out), settings, console)
+    found = job.figures(PROGRAMS, out, only, console, quick, seed, device)
     report(found, console)
 
 

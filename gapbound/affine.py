@@ -54,6 +54,11 @@ class AffineScore(ABC):
     def pure_noise_mean(self) -> Array:
         r"""What the denoiser returns at sigma = inf, shape (\*batch, d)."""
 
+    @property
+    def cuts(self) -> Windows:
+        """Windows whose edges are where the score jumps or bends: exact laws are integrated between them."""
+        return Windows([])
+
     @abstractmethod
     def gain(self, sigma: Any) -> Array:
         r"""G(sigma), shape (\*batch, d) when diagonal, else (\*batch, d, d); axes of sigma broadcast with the batch."""
@@ -235,7 +240,7 @@ def _carried(model: AffineScore, sigma_0: Array, sigma_T: Array, eta: Array | Wi
     """Mean, the noise's part of the covariance, and Psi_T of ``moments``."""
     floor, unit = model.variance_range[0], np.ones(model.dim) if model.is_diagonal else np.eye(model.dim)
     mean, cov, psi = np.zeros(model.dim), np.zeros_like(unit), unit
-    cuts = [(low, high, np.asarray(value)[..., None]) for low, high, (value,) in segments(eta)]
+    cuts = [(low, high, np.asarray(value)[..., None]) for low, high, (value, _) in segments(eta, model.cuts)]
     axes = max(len(model.batch_shape) + 1, sigma_T.ndim, *(value.ndim for _, _, value in cuts))
     end, start = (s.reshape((1,) * (axes - s.ndim) + s.shape) for s in (sigma_0, sigma_T))
     for low, high, value in cuts:

@@ -64,6 +64,7 @@ class Windows:
 
 Eta = float | Array | Windows
 LARGEST = 1e100  # eta^2 and its integrals stay finite up to here
+EDGE = 1e-9  # relative distance from an edge of a window within which a noise level is the edge
 
 
 def _window(window: Any) -> tuple[float, float, float]:
@@ -105,6 +106,20 @@ def segments(*etas: Array | Windows) -> list[tuple[float, float, tuple[Array, ..
         (low, high, tuple(eta(low) if isinstance(eta, Windows) else eta for eta in etas))
         for low, high in itertools.pairwise(cuts)
     ]
+
+
+def eta_below(eta: Array | Windows, sigma: Array) -> Array:
+    """The eta of a step down from sigma: a window includes its upper edge, and its lower one if that is 0.
+
+    A number keeps its own shape; a level within a rounding of an edge is the edge.
+    """
+    if not isinstance(eta, Windows):
+        return eta
+    value = np.zeros_like(sigma)
+    for low, high, own in eta.windows:
+        above = (low * (1 + EDGE) < sigma) | ((sigma == 0) & (low == 0))
+        value = np.where(above & (sigma <= high * (1 + EDGE)), own, value)
+    return value
 
 
 def squared_integral(eta: Array | Windows, sigma_low: Any, sigma_high: Any, variance: Any) -> Array:

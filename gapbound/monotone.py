@@ -29,13 +29,13 @@ from gapbound.cells import Panel, breaks_of, cell_edges, cell_means, panels_of
 from gapbound.estimate_value import Estimate
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, segments
 from gapbound.gaussian import Gaussian
+from gapbound.march import STEP, exchange_rates, implicit_step, stiffness
 from gapbound.mixture import GaussianMixture
 from gapbound.process import Process, checked_process
 from gapbound.quantiles import Line, Points, between, labels_of, locate
 from gapbound.reward import Reward, as_reward
 
 LEVELS = (1, 2, 3, 4, 6, 8, 12, 16)  # resolutions, multiples of the coarsest
-STEP = 0.25  # coarsest steps in log(v + tau)
 MAX_WORK = 3_000_000  # cells times steps of one resolution, once there are three
 ORDER = 4  # extrapolations in a row
 LARGEST = 1e100  # sigma_T whose square is finite
@@ -72,7 +72,7 @@ def sampler_errors(
             sigma_T finite but above 1e100, a reward of another dimension or not finite.
         TypeError: another kind of target (``estimate_gap`` takes any model).
     """
-    return _estimates(_problem(target, process, reward, etas), False, rtol)
+    return _estimates(line_problem(target, process, reward, etas), False, rtol)
 
 
 def mixture_gap(
@@ -100,10 +100,10 @@ def mixture_gap(
         ValueError: see ``sampler_errors``.
         TypeError: see ``sampler_errors``.
     """
-    return _estimates(_problem(target, process, reward, [eta_ref, eta]), True, rtol)[0]
+    return _estimates(line_problem(target, process, reward, [eta_ref, eta]), True, rtol)[0]
 
 
-def _problem(target: Any, process: Any, reward: Any, etas: Any) -> _Problem:
+def line_problem(target: Any, process: Any, reward: Any, etas: Any) -> LineProblem:
     """Everything validated, and in the form the scheme wants."""
     if not isinstance(target, Gaussian | GaussianMixture):
         raise TypeError(
@@ -126,10 +126,10 @@ def _problem(target: Any, process: Any, reward: Any, etas: Any) -> _Problem:
         if not isinstance(eta, Windows) and eta.ndim:
             raise ValueError(f"each eta must be one number or Windows, got an array of shape {eta.shape}")
     excess = float(process.prior_excess)
-    return _Problem(Line.of(target), as_reward(reward).in_dim(1), float(sigma_T), excess, profiles)
+    return LineProblem(Line.of(target), as_reward(reward).in_dim(1), float(sigma_T), excess, profiles)
 
 
-def _estimates(problem: _Problem, gap: bool, rtol: float) -> list[Estimate]:
+def _estimates(problem: LineProblem, gap: bool, rtol: float) -> list[Estimate]:
     """Of every profile, or of the gap; nothing is left of the start at sigma_T = inf."""
     rtol = float(within("rtol", rtol, 1e-12, 1.0))
     if math.isinf(problem.sigma_T) or not problem.profiles:
@@ -150,7 +150,7 @@ def mismatch_with_prior(line: Line, z: Array, sigma_T: float, excess: float) -> 
 
 
 @dataclass(frozen=True)
-class _Problem:
+class LineProblem:
     """What stays the same at every resolution."""
 
     line: Line
@@ -198,7 +198,7 @@ class _Problem:
         """Diffuse through one segment of constant eta, adding to ``changes``; returns the number of steps."""
         base = self.line.floor + low**2
         span = float(log_variance_ratio(self.line.floor, low, high))
-        count = level * max(4, math.ceil(span * _stiffness(max(squares)) / self.step))
+        count = level * max(4, math.ceil(span * stiffness(max(squares)) / self.step))
         h = span / count
         active = np.flatnonzero(squares)
         square = np.array(squares)[active, None]
@@ -208,65 +208,14 @@ class _Problem:
                 points.advance(tau, h)
             else:
                 points.jump(tau)
-            down, up = _rates(points, log_mass, base * math.exp(k * h) * math.expm1(h) / 4)
+            down, up = exchange_rates(points, log_mass, base * math.exp(k * h) * math.expm1(h) / 4)
             u = start + changes[active]
             # Crank-Nicolson as twice an implicit half-step: no huge rate ever multiplies a rounded difference
-            changes[active] += 2 * (_implicit(np.ones_like(u), square * down, square * up, u) - u)
+            changes[active] += 2 * (implicit_step(np.ones_like(u), square * down, square * up, u) - u)
         return count
 
 
-def _stiffness(square: float) -> float:
-    """How many more steps an eta beyond sqrt(2) takes."""
-    return max(1.0, min(square / 2, 1.5 * math.sqrt(square)))
-
-
-def _rates(points: Points, log_mass: Array, quarter: float) -> tuple[Array, Array]:
-    """Rates of exchange of every cell with the one below and the one above, times ``quarter``; 0 at the ends."""
-    z, log_q = points.z, points.log_q
-    width = np.diff(z)
-    with np.errstate(divide="ignore"):
-        rounding = (log_mass[1:-1] < np.log(1e-9 * points.tail[1:])) | (width < 1e-9 * (z[-1] - z[0]))
-    by_mass = np.exp(np.minimum(log_mass[1:-1] - np.logaddexp(log_q[1:], log_q[:-1]) + math.log(2), 300.0).clip(-600.0))
-    width = np.where(rounding, by_mass, width)
-    width = np.concatenate([width[:1], width, width[-1:]])
-    log_conductance = log_q - np.log((width[1:] + width[:-1]) / 2) + math.log(quarter)
-    # above e^300 a cell only copies its neighbour
-    down, up = (np.exp(np.minimum(log_conductance - m, 300.0)) for m in (log_mass[1:], log_mass[:-1]))
-    return np.concatenate([[0.0], down]), np.concatenate([up, [0.0]])
-
-
-def _implicit(excess: Array, down: Array, up: Array, right: Array) -> Array:
-    """Solve (excess + down + up) x - down x[below] - up x[above] = right, by cyclic reduction along the last axis.
-
-    All is positive and the diagonal is never formed, hence nothing is subtracted: every unknown is a mean of the right
-    side to full accuracy, even between cells that exchange at 1e100 times the rate of their neighbours.
-    """
-    n = right.shape[-1]
-    if n == 1:
-        return right / excess
-    odd, even = slice(1, None, 2), slice(0, None, 2)
-    inverse = 1 / (excess[..., odd] + down[..., odd] + up[..., odd])
-    pairs = (n - 1) // 2  # of an odd cell with the even one above it
-    from_below = down[..., 2::2] * inverse[..., :pairs]
-    from_above = up[..., even][..., : n // 2] * inverse
-    reduced = []
-    for part in (excess, right):
-        kept = part[..., even].copy()
-        kept[..., 1:] += from_below * part[..., odd][..., :pairs]
-        kept[..., : n // 2] += from_above * part[..., odd]
-        reduced.append(kept)
-    coarse_down, coarse_up = np.zeros_like(reduced[0]), np.zeros_like(reduced[0])
-    coarse_down[..., 1:] = from_below * down[..., odd][..., :pairs]
-    coarse_up[..., : n // 2] = from_above * up[..., odd]
-    x = np.empty_like(right)
-    x[..., even] = _implicit(reduced[0], coarse_down, coarse_up, reduced[1])
-    inner = right[..., odd] + down[..., odd] * x[..., even][..., : n // 2]
-    inner[..., :pairs] += up[..., odd][..., :pairs] * x[..., 2::2]
-    x[..., odd] = inner * inverse
-    return x
-
-
-def _extrapolated(problem: _Problem, gap: bool, rtol: float) -> list[Estimate]:
+def _extrapolated(problem: LineProblem, gap: bool, rtol: float) -> list[Estimate]:
     """The errors of all profiles, or the gap between the first and the second, from more and more resolutions.
 
     Row i of the scheme of Richardson, Aitken and Neville starts with the value at level i and goes on with polynomials

@@ -32,7 +32,7 @@ import numpy as np
 
 from gapbound._validate import Array, broadcastable, positive
 from gapbound.affine import AffineScore
-from gapbound.eta import Eta, Windows, checked, segments, squared_integral
+from gapbound.eta import Eta, Windows, checked, eta_below, segments, squared_integral
 from gapbound.exponent import Exponent, diag, left_over, over_dimensions
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 from gapbound.law import log_contraction, noise_range
@@ -43,7 +43,6 @@ FORGOTTEN = 32.0  # digits of exp(-D) to be gone at the noise that stands for si
 SLOWEST = 1 / 3  # eta below which that noise is not a floating-point number
 ALIVE = 100.0  # D beyond which the control is not there to rounding
 SMOOTH = 3.0  # change of D within one panel that its nodes resolve to rounding
-EDGE = 1e-9  # relative distance from an edge within which a noise level is on both its sides
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,26 +139,12 @@ class RLOptimum(AffineScore):
 
     def strength(self, sigma: Any) -> Array:
         """The k of a sampler that steps down from sigma (a window includes its upper edge); last axis 1."""
-        square = self._eta_below(np.asarray(sigma, dtype=float))[..., None] ** 2
+        square = eta_below(self.eta, np.asarray(sigma, dtype=float))[..., None] ** 2
         return 2 * square / (1 + square)
-
-    def along(self, eta: Eta) -> Windows:
-        """The profile ``eta`` of a sampler, cut where this score jumps or bends: the same sampler, in more pieces.
-
-        Exact laws are integrated piece by piece: an optimum that was trained in windows, or towards a reward with a
-        negative direction, keeps its digits this way.
-
-        Raises:
-            ValueError: ``eta`` is an array.
-        """
-        profile = checked(eta)
-        if not isinstance(profile, Windows) and profile.ndim:
-            raise ValueError(f"along takes one number or Windows, got an array of shape {profile.shape}; use a loop")
-        return Windows([(low, high, float(value)) for low, high, (value, _) in segments(profile, self.cuts)])
 
     @cached_property
     def cuts(self) -> Windows:
-        """Windows of eta 0 whose edges are where the score jumps or bends."""
+        """Windows of eta 0 whose edges are where the score jumps or bends; exact laws are integrated between them."""
         edges = {0.0, math.inf}
         for low, high, (value,) in segments(self.eta):
             edges.add(low)
@@ -178,23 +163,6 @@ class RLOptimum(AffineScore):
         if not isinstance(self.eta, Windows):
             return self.eta
         return np.array(segments(self.eta)[-1][2][0], dtype=float)
-
-    def _eta_below(self, sigma: Array) -> Array:
-        if not isinstance(self.eta, Windows):
-            return self.eta
-        value, on_edge = np.zeros_like(sigma), np.zeros(sigma.shape, bool)
-        for low, high, eta in self.eta.windows:
-            value = np.where((low < sigma) & (sigma <= high), eta, value)
-            for edge in (low, high):
-                on_edge |= (sigma == edge) | (np.abs(sigma - edge) <= EDGE * sigma)
-        inside = value[~on_edge]
-        if inside.size and inside.min() != inside.max():
-            raise ValueError(
-                f"this optimum jumps at the edges of its windows, and noise levels from {sigma.min():g} to "
-                f"{sigma.max():g} on both sides of one were asked for at once; for an exact law pass "
-                "eta=optimum.along(eta), in a chain one T at a time"
-            )
-        return value
 
     def _placed(self, own: Array, strength: Array, control: Array) -> Array:
         """own + strength * control, from the eigenbasis of S back to the coordinates."""
@@ -243,8 +211,7 @@ def rl_optimum(
     grows the first tends to ``tilt(reference, reward, beta)``, with an error of order rho^(eta^2) in the mean,
     rho = v / (v + sigma_T^2). With the ODE outside of stochastic windows it never does.
 
-    Laws are accurate to about 1e-12 where A has no negative direction and eta is a number. Otherwise (1e-9 and worse
-    for windows, beyond eta = 2, and near the smallest beta) pass ``eta=optimum.along(eta)``, which keeps the digits.
+    Laws are accurate to about 1e-11.
 
     Args:
         reference: Gaussian, any batch.

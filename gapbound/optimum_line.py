@@ -29,14 +29,14 @@ from gapbound.estimate_value import Estimate
 from gapbound.eta import Eta, log_variance_ratio, segments
 from gapbound.expectation import CallableReward, evaluate
 from gapbound.gaussian import Gaussian
+from gapbound.march import STEP, exchange_rates, implicit_step, stiffness
 from gapbound.mixture import GaussianMixture
-from gapbound.monotone import _implicit, _Problem, _problem, _rates, _stiffness
+from gapbound.monotone import LineProblem, line_problem
 from gapbound.process import Process
 from gapbound.quantiles import Points, between, labels_of, locate
 from gapbound.reward import Bump, Quadratic, Reward, as_reward
 
 LEVELS = (3, 4, 6, 8)  # resolutions, multiples of the coarsest of ``gapbound.cells``
-STEP = 0.25  # coarsest steps in log(v + tau)
 OUTSIDE = 1e-9  # share of the tilted law that may lie where there are no cells
 NEWTON = 5  # steps for the implicit midpoint of the ODE
 
@@ -90,7 +90,7 @@ def line_optimum(
             finite, a reward so strong that its tilt leaves the cells (9.5 standard deviations) or loses positivity.
         TypeError: another reference; weights or ``of`` that are no lists.
     """
-    problem = _problem(reference, process, reward, [eta])
+    problem = line_problem(reference, process, reward, [eta])
     temperature = positive("beta", beta)
     if temperature.ndim:
         raise ValueError(f"beta must be one number, got shape {temperature.shape}; call once per beta")
@@ -117,7 +117,7 @@ def line_optimum(
 class _Task:
     """What stays the same at every resolution."""
 
-    def __init__(self, problem: _Problem, beta: float, functions: list[Reward], weights: list[Weight]) -> None:
+    def __init__(self, problem: LineProblem, beta: float, functions: list[Reward], weights: list[Weight]) -> None:
         """Place panels and breaks, and fix the unit of exp(r / beta)."""
         self.line, self.problem, self.functions, self.weights = problem.line, problem, functions, weights
         self.eta = problem.profiles[0]
@@ -170,7 +170,7 @@ class _Task:
             return u, locate(self.line, labels_of(self.line, flat, low**2), high**2, flat).reshape(moving.shape)
         base = self.line.floor + low**2
         length = float(log_variance_ratio(self.line.floor, low, high))
-        count = level * max(4, math.ceil(length * _stiffness(eta**2) / STEP))
+        count = level * max(4, math.ceil(length * stiffness(eta**2) / STEP))
         step = length / count
         half = u
         for k in range(count + 1):
@@ -179,8 +179,8 @@ class _Task:
                 points.advance(tau, step)
             else:
                 points.jump(tau)
-            down, up = _rates(points, log_mass, base * math.exp(k * step) * math.expm1(step) / 4)
-            before, half = half, _implicit(np.ones_like(u), eta**2 * down, eta**2 * up, u)
+            down, up = exchange_rates(points, log_mass, base * math.exp(k * step) * math.expm1(step) / 4)
+            before, half = half, implicit_step(np.ones_like(u), eta**2 * down, eta**2 * up, u)
             if k < count:
                 moving = self._followed(moving, points.z, half[0], tau, step, eta)
                 u = 2 * half - u

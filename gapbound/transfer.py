@@ -31,7 +31,7 @@ import numpy as np
 
 from gapbound._validate import Array, broadcastable, finite, positive
 from gapbound.affine import AffineScore
-from gapbound.eta import Eta, Windows, checked
+from gapbound.eta import Eta, Windows, checked, eta_below
 from gapbound.exponent import diag, left_over
 from gapbound.gaussian import Gaussian, rotate, transposed
 from gapbound.law import log_contraction
@@ -195,10 +195,6 @@ class Transferred(AffineScore):
         """Those of the optimum."""
         return self.optimum.cuts
 
-    def along(self, eta: Eta) -> Windows:
-        """See ``RLOptimum.along``."""
-        return self.optimum.along(eta)
-
     @property
     def pure_noise_mean(self) -> Array:
         """Infinite: a weight has no limit at sigma = inf, and chains from there are refused, as all that diverge."""
@@ -264,7 +260,8 @@ def _weight(variance: Array, sigma: Array, eta: Array | Windows) -> Array:
 
 def _inverse_strength(sigma: Array, eta: Array | Windows) -> Array:
     """(1 + eta^2) / (2 eta^2), last axis 1; refuses eta = 0."""
-    local = _local(eta, sigma)
+    own = eta_below(eta, sigma)
+    local = np.broadcast_to(own, np.broadcast_shapes(own.shape, sigma.shape))
     if not (local > 0).all():
         _refuse_zero(float(np.broadcast_to(sigma, local.shape)[local == 0].flat[0]))
     return (1 + local[..., None] ** -2.0) / 2
@@ -278,16 +275,6 @@ def _ratio(variance: Array, sigma: Array, eta: Array | Windows) -> Array:
     if not np.isfinite(ratio).all():
         raise ValueError(f"the weight overflows at sigma={float(sigma.max()):g}; eta is too large for a transfer")
     return ratio
-
-
-def _local(eta: Array | Windows, sigma: Array) -> Array:
-    """Eta of a sampler that steps down from sigma: a window includes its upper edge, and its lower one if that is 0."""
-    if not isinstance(eta, Windows):
-        return np.broadcast_to(eta, np.broadcast_shapes(eta.shape, sigma.shape))
-    value = np.zeros_like(sigma)
-    for low, high, own in eta.windows:
-        value = np.where((low < sigma) & (sigma <= high) | (sigma == 0) & (low == 0), own, value)
-    return value
 
 
 def _refuse_zero(sigma: float) -> None:

@@ -77,7 +77,7 @@ def test_small_eta_and_large_T_cost_no_digits():
 @pytest.mark.parametrize("reward", [REWARDS["quadratic"], REWARDS["half-space"]], ids=["quadratic", "half-space"])
 def test_raw_scheme_is_of_second_order_in_even_powers(law, reward):
     profiles = [0.7, 1.2] if isinstance(reward, gb.HalfSpace) else [0.0, 1.2]  # the ODE's jump is exact at once
-    problem = monotone._problem(law, gb.VE(3.0), reward, profiles)
+    problem = monotone.line_problem(law, gb.VE(3.0), reward, profiles)
     values = []
     for level in (1, 2, 4, 8):
         start, changes, mismatch, _ = problem.solve(level)
@@ -154,7 +154,7 @@ def test_every_sampler_keeps_the_target_when_the_start_has_no_error():
 def test_reward_cells_carry_the_exact_expectation_and_steps_conserve_it():
     for reward in REWARDS.values():
         law = THREE
-        problem = monotone._problem(law, gb.VE(4.0), reward, [1.0, 3.0])
+        problem = monotone.line_problem(law, gb.VE(4.0), reward, [1.0, 3.0])
         edges = cells.cell_edges(problem.panels, problem.breaks, 4)
         mass = np.exp(problem.line.log_masses(edges))
         raw = cells.cell_means(problem.line, problem.reward, edges)
@@ -221,13 +221,13 @@ def test_jumps_and_kinks_of_a_callable_are_found(function, scale, reward):
     expected = scale(errors(sampler_errors(TWO, gb.VE(3.0), reward, [0.0, 1.0])))
     found = sampler_errors(TWO, gb.VE(3.0), function, [0.0, 1.0])
     assert errors(found) == pytest.approx(expected, rel=2e-6)
-    breaks = monotone._problem(TWO, gb.VE(3.0), function, []).breaks
+    breaks = monotone.line_problem(TWO, gb.VE(3.0), function, []).breaks
     assert breaks == pytest.approx([] if isinstance(reward, gb.Cosine) else [0.3 if "Half" in repr(reward) else 0.4])
 
 
 @pytest.mark.parametrize("steepness", [1.0, 8.0, 30.0, 200.0, 3000.0])
 def test_no_break_is_seen_in_a_steep_but_smooth_reward(steepness):
-    problem = monotone._problem(TWO, gb.VE(3.0), lambda x: np.tanh(steepness * (x[:, 0] - 1.37)), [])
+    problem = monotone.line_problem(TWO, gb.VE(3.0), lambda x: np.tanh(steepness * (x[:, 0] - 1.37)), [])
     assert problem.breaks.size == 0
 
 

@@ -35,7 +35,7 @@ def test_one_component_gives_the_laws_of_the_affine_optimum(eta, reward):
     for process in (vp(30.0),) if eta == 0.5 else (ve(3.0),):
         found = line_optimum(ONE, reward, 2.0, process, eta, [MEAN, SQUARE, HALF])
         optimum = rl_optimum(ONE, reward, 2.0, process, eta)
-        laws = optimum_law(ONE, reward, 2.0, process, eta), gb.terminal_law(optimum, process, optimum.along(0.0))
+        laws = optimum_law(ONE, reward, 2.0, process, eta), gb.terminal_law(optimum, process, 0.0)
         for estimates, law in zip((found.sde, found.ode[0]), laws, strict=True):
             for estimate, f in zip(estimates, (MEAN, SQUARE, HALF), strict=True):
                 close(estimate, float(f.expectation(law)), 1e-6)

@@ -34,7 +34,7 @@ def same(law, other, tolerance=1e-10):
 
 def drawn(model, process, eta=None):
     """By the ODE on ``model``; cut where windows of its training end."""
-    return gb.terminal_law(model, process, model.along(0.0 if eta is None else eta))
+    return gb.terminal_law(model, process, 0.0 if eta is None else eta)
 
 
 def test_the_backward_equation_the_weight_and_the_affine_form_hold_symbolically():
@@ -307,7 +307,7 @@ def test_eta_0_is_refused_wherever_it_is():
             transfer_weight(1.0, np.array([1.0, sigma]), window)
     optimum = rl_optimum(gb.Gaussian(0.0, 1.0), gb.Linear(1.0), 1.0, ve(3.0), window)
     with pytest.raises(ValueError, match="eta is 0 at sigma"):
-        gb.terminal_law(transferred(optimum), ve(3.0), optimum.along(0.0))
+        gb.terminal_law(transferred(optimum), ve(3.0), 0.0)
     for function in (transfer_correction, transfer_pole):
         quadratic = rl_optimum(gb.Gaussian(0.0, 1.0), gb.Quadratic(1.0, 1.0), 1.0, ve(3.0), window)
         with pytest.raises(ValueError, match=r"eta is 0 at sigma=2\.5"):

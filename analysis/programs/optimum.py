@@ -100,7 +100,7 @@ def _windowed(eta: float) -> dict[str, Any]:
     for low in WINDOW_LOWS:
         window = gb.Windows([(low, WINDOW_FACTOR * low, eta)])
         optimum = rl_optimum(REFERENCE_LAW, REWARD, BETA, PROCESS, window)
-        shifts.append([gb.terminal_law(optimum, PROCESS, optimum.along(own)).mean[0] / aim for own in (window, 0.0)])
+        shifts.append([gb.terminal_law(optimum, PROCESS, own).mean[0] / aim for own in (window, 0.0)])
     found = np.array(shifts)
     return {"eta": eta, "centre": WINDOW_LOWS * WINDOW_FACTOR**0.5, "sde": found[:, 0], "ode": found[:, 1]}
 

@@ -1,0 +1,88 @@
+"""What RL converges to, and how an ODE can use it: ``python -m analysis.plot_optimum`` writes the figures of both.
+
+It prints the gap that the optimum leaves and what the transfer weight closes of it; the numbers are read from the
+figures' own data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.table import Table
+
+from analysis import job
+from analysis.figure import Program
+from analysis.programs import optimum, optimum_transfer
+
+PROGRAMS: tuple[Program, ...] = (optimum.PROGRAM, optimum_transfer.PROGRAM)
+LAW = ("mean", "variance")
+GUESSES, CAPS = (0.5, 2.0), (2.0, 5.0, 20.0)
+
+
+def main(
+    quick: job.Quick = False,
+    out: job.Out = Path("figures"),
+    seed: job.Seed = 0,
+    device: job.Device = "cpu",
+    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+) -> None:
+    """Regenerate the figures about the RL optimum: PNG, PDF, and JSON of the plotted numbers."""
+    output = job.console()
+    found = job.figures(PROGRAMS, out, only, output, quick, seed, device)
+    if optimum.PROGRAM.name in found:
+        output.print(gap_table(found[optimum.PROGRAM.name]))
+    if optimum_transfer.PROGRAM.name in found:
+        output.print(transfer_table(found[optimum_transfer.PROGRAM.name]))
+        output.print(mixture_table(found[optimum_transfer.PROGRAM.name]["mixture"]))
+
+
+def gap_table(data: Mapping[str, Any]) -> Table:
+    """Laws and gap of the optimum at each eta, with the gap simulated, and how far the best window gets."""
+    gaps, target = data["gaps"], data["target"]
+    title = f"RL optimum at sigma_T = {data['sigma_T']:g}; the tilted law is N({target['mean']:.3f}, "
+    table = Table(title=f"{title}{target['variance']:.3f})")
+    for name in ("eta", "SDE", "ODE", "gap", "simulated, 95 %", "best window's share of the shift"):
+        table.add_column(name, justify="right")
+    for k, eta in enumerate(gaps["x"]):
+        at = [np.interp(eta, gaps["curve_x"], gaps["laws"][who][what]) for who in ("sde", "ode") for what in LAW]
+        low, high = gaps["interval"][k]
+        gap = np.interp(eta, gaps["curve_x"], gaps["curve"])
+        shift = max(data["windows"][k]["sde"])
+        table.add_row(
+            f"{eta:g}", f"N({at[0]:.3f}, {at[1]:.3f})", f"N({at[2]:.3f}, {at[3]:.3f})", f"{gap:+.4f}",
+            f"{low:+.4f} to {high:+.4f}", f"{shift:.3f}",
+        )  # fmt: skip
+    return table
+
+
+def transfer_table(data: Mapping[str, Any]) -> Table:
+    """What is left of the gap for a Gaussian: with the right variance, a wrong one, and capped weights."""
+    table = Table(title="Share of a Gaussian's gap that the transfer weight leaves")
+    table.add_column("eta", justify="right")
+    for name in ("gap", "weight", *(f"v x {factor:g}" for factor in GUESSES), *(f"w <= {cap:g}" for cap in CAPS)):
+        table.add_column(name, justify="right")
+    for one in data["gaussian"]:
+        guessed = [np.interp(np.log(factor), np.log(one["factor"]), one["misjudged"]) for factor in GUESSES]
+        capped = [np.interp(np.log(cap), np.log(one["cap"]), one["capped"]) for cap in CAPS]
+        left = (one["exact"], *guessed, *capped)
+        table.add_row(f"{one['eta']:g}", f"{one['plain']:+.4f}", *(f"{share:+.4f}" for share in left))
+    return table
+
+
+def mixture_table(mixture: Mapping[str, Any]) -> Table:
+    """Gaps on two modes: without a weight, with that of the whole law's variance, with that of a mode's."""
+    table = Table(title=f"Gaps on two modes (numerical error {mixture['error']:.1g})")
+    table.add_column("eta", justify="right")
+    for kind in mixture["gap"]:
+        table.add_column(kind, justify="right")
+    for k, eta in enumerate(mixture["eta"]):
+        table.add_row(f"{eta:g}", *(f"{values[k]:+.4f}" for values in mixture["gap"].values()))
+    return table
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m analysis.plot_optimum")
