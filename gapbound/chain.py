@@ -133,7 +133,7 @@ def affine_steps(
     """The chain of a sampler on an affine model, one ``AffineStep`` per step of ``sigmas``."""
     variance = model.cov if isinstance(model, Gaussian) else None
     eta = eta if isinstance(eta, Windows) else eta[..., None]
-    check(sampler, sigmas[..., None], eta, variance, noise_first=True)
+    check(sampler, sigmas[..., None], eta, variance)
     for sigma, sigma_next in zip(sigmas[:-1, ..., None], sigmas[1:, ..., None], strict=True):
         yield _compose(model, sigma, sigma_next, step(sampler, sigma, sigma_next, eta, variance))
 

@@ -271,22 +271,15 @@ def step(sampler: str, sigma: Any, sigma_next: Any, eta: Array | Windows, varian
     return kind.coefficients(np.asarray(sigma, dtype=float), np.asarray(sigma_next, dtype=float), eta, v)
 
 
-def check(sampler: str, sigmas: Array, eta: Array | Windows, variance: Array | None, noise_first: bool = False) -> None:
+def check(sampler: str, sigmas: Array, eta: Array | Windows, variance: Array | None) -> None:
     """Refuse, before any work, a sampler that does not fit the model or a grid, shape (N + 1, ...), that it can't walk.
-
-    ``noise_first`` is whether the caller honours ``Step.raised``.
 
     Raises:
         ValueError: an unknown sampler; "exact" where the target has no ``variance`` (is not a Gaussian); DDIM with an
-            eta beyond what its widest step admits; "edm" with noise where the caller cannot add it first.
+            eta beyond what its widest step admits.
     """
     if SAMPLERS[choice("sampler", sampler, SAMPLERS)].covariance_aware and variance is None:
         raise ValueError(f"sampler {sampler!r} needs the variances of a Gaussian target; use 'gddim' for other models")
-    if sampler == "edm" and not noise_first and (isinstance(eta, Windows) or np.any(eta)):
-        raise ValueError(
-            "sampler 'edm' adds its noise before it asks the model: exact chains do, and simulate on Gaussians and on "
-            "affine scores with an eigenbasis; use 'stochastic-heun' for other models"
-        )
     if sampler == "ddim":
         limit = np.min([_largest_eta(s, s_next) for s, s_next in itertools.pairwise(sigmas)])
         for sigma, sigma_next in itertools.pairwise(sigmas):

@@ -20,6 +20,8 @@ from gapbound.noise import BLOCK_ELEMENTS, GivenNoise, Noise, SeededNoise
 from gapbound.process import Process
 from gapbound.stepper import CallableStepper, Model, Stepper, make_stepper
 
+NOT_GAUSSIAN = ("stochastic-heun", "edm")  # samplers whose steps are no Gaussians where the score is not affine
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -116,8 +118,8 @@ def simulate(
 def _check_request(sampler: str, dtype: torch.dtype, log_prob: bool) -> None:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}; lower precision spoils log_prob")
-    if log_prob and sampler == "stochastic-heun":
-        raise ValueError("a stochastic-heun step is not Gaussian and has no closed log_prob; use another sampler")
+    if log_prob and sampler in NOT_GAUSSIAN:
+        raise ValueError(f"a step of {sampler!r} is not Gaussian and has no closed log_prob; use another sampler")
 
 
 def _one_eta(eta: Eta) -> Array | Windows:

@@ -143,6 +143,8 @@ class ScoreStepper:
             mean = torch.as_tensor(self._pure_noise_mean, dtype=state.dtype, device=state.device)
             first = mean + float(kernel.carry) * state
             return first if xi is None else first.add_(xi, alpha=std)
+        if kernel.raised is not None and xi is not None:
+            state, sigma, xi = torch.add(state, xi, alpha=std), float(kernel.raised), None
         eps = self._eps(k, state, sigma)
         first = torch.add(state, eps, alpha=float(kernel.carry) - sigma)
         if xi is not None:

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import etas, powers, windows
@@ -420,24 +421,30 @@ def test_edm_keeps_marginals_at_order_2_but_carries_what_is_left_of_the_start_at
 @pytest.mark.parametrize("target", [SPREAD, gb.Gaussian([0.7, -0.4], [[0.9, 0.4], [0.4, 0.5]])], ids=["d = 1", "d = 2"])
 def test_edm_simulates_gaussians_with_the_law_of_its_chain(target):
     law = gb.discrete_law(target, gb.VE(2.0), "edm", 1.1, 6)
-    run = gb.simulate(target, gb.VE(2.0), "edm", 1.1, 6, 40_000, 3, log_prob=True)
+    run = gb.simulate(target, gb.VE(2.0), "edm", 1.1, 6, 40_000, 3)
     x = run.samples.double().numpy()
     assert (np.abs(x.mean(0) - law.mean) < 4 * np.sqrt(law.variances / len(x))).all()
     assert (np.abs(x.var(0) / law.variances - 1) < 4 * math.sqrt(2 / len(x))).all()
     wrong = gb.discrete_law(target, gb.VE(2.0), "edm", 0.9, 6)
     assert (np.abs(x.mean(0) - wrong.mean) > 4 * np.sqrt(law.variances / len(x))).any()
-    assert all(np.isfinite(density.numpy()).all() for density in run.log_prob)
 
 
-def test_edm_without_noise_is_heun_and_with_noise_refuses_what_cannot_add_it_first():
+def test_edm_adds_its_noise_before_it_asks_any_score():
+    process, common = gb.VE(2.0), dict(sampler="edm", eta=1.1, steps=6, n=500, seed=3, dtype=torch.float64)
+    law = gb.Gaussian([0.7, -0.4], [[0.9, 0.4], [0.4, 0.5]])
+    levels_met = []
+
+    def score(z, sigma):
+        levels_met.append(sigma)
+        return law.score(z, sigma)
+
+    exact, asked = gb.simulate(law, process, **common), gb.simulate(score, process, dim=2, **common)
+    np.testing.assert_allclose(asked.samples, exact.samples, rtol=1e-10)
+    raised = [step("edm", s, s_next, np.float64(1.1)).raised for s, s_next in itertools.pairwise(exact.sigmas)]
+    assert levels_met[::2] == pytest.approx(raised)
     mixture, sigmas = gb.GaussianMixture([0.5, 0.5], [-1.0, 1.0], [0.2, 0.2]), np.array([2.0, 1.0, 0.5])
-    runs = [gb.simulate(mixture, gb.VE(2.0), name, 0.0, n=50, sigmas=sigmas).samples for name in ("edm", "heun")]
+    runs = [gb.simulate(mixture, process, name, 0.0, n=50, sigmas=sigmas).samples for name in ("edm", "heun")]
     np.testing.assert_allclose(*runs, rtol=1e-6)
-    for eta in (1.0, gb.Windows([(0.5, 1.0, 0.3)])):
-        with pytest.raises(
-            ValueError, match=r"'edm' adds its noise before it asks the model: .* use 'stochastic-heun'"
-        ):
-            gb.simulate(mixture, gb.VE(2.0), "edm", eta, n=50, sigmas=sigmas)
 
 
 def test_cps_refuses_more_than_all_the_noise():
