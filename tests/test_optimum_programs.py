@@ -1,11 +1,15 @@
 """The figures about the optimum, from coarse runs: the facts that each of them shows."""
 
+import io
 from functools import cache
 
 import numpy as np
 import pytest
+import tyro
+from rich.console import Console
 
 import gapbound as gb
+from analysis import job, plot_optimum
 from analysis.figure import Settings, plain
 from analysis.programs import optimum, optimum_transfer
 from analysis.style import paper
@@ -63,3 +67,25 @@ def test_transfer_leaves_the_starts_bias_of_a_gaussian_gap_and_part_of_a_mixture
 def test_every_figure_is_drawn(name):
     with paper():
         assert len(MODULES[name].PROGRAM.draw(data(name)).axes) == 4
+
+
+def test_the_command_writes_the_figures_and_its_tables_say_what_is_in_them(tmp_path, monkeypatch):
+    quick = [
+        type(program)(program.name, lambda settings, progress, name=program.name: data(name), program.draw)
+        for program in plot_optimum.PROGRAMS
+    ]
+    monkeypatch.setattr(plot_optimum, "PROGRAMS", tuple(quick))
+    console = Console(width=110, record=True, file=io.StringIO())
+    monkeypatch.setattr(job, "console", lambda: console)
+    tyro.cli(plot_optimum.main, args=["--quick", "--out", str(tmp_path)])
+    names = {f"{program.name}{suffix}" for program in quick for suffix in (".png", ".pdf", ".json")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    said = console.export_text()
+    for law in ("N(0.492, 0.500)", "N(0.622, 0.338)", "N(0.500, 0.500)", "N(0.228, 0.758)"):  # theory's numbers
+        assert law in said
+    assert "-0.6039" in said
+    assert "+0.2772" in said
+    leftover = data("optimum_transfer")["gaussian"][0]
+    assert f"{leftover['exact']:+.4f}" in said
+    with pytest.raises(SystemExit, match="unknown figure 'nothing'; known: optimum, optimum_transfer"):
+        tyro.cli(plot_optimum.main, args=["--only", "nothing"])
