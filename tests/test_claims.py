@@ -73,7 +73,7 @@ def test_ids_are_unique_and_statements_are_sentences():
 
 def test_every_section_of_the_theory_and_the_paper_is_covered():
     sources = {claim.source for claim in CLAIMS}
-    assert sources == {"paper", "project", "theory 3.1", *(f"theory {n}" for n in (1, 2, 4, 5, 6, 7, 8))}
+    assert sources == {"paper", "project", *(f"theory {n}" for n in (1, 2, 3.1, 3.2, 3.3, 4, 5, 6, 7, 8))}
     assert {claim.method for claim in CLAIMS} == {"symbolic", "numerical", "simulation", "property"}
 
 
@@ -84,6 +84,7 @@ def test_what_the_theory_got_wrong_stands_beside_what_holds():
         "flow-uncentred-constant-is-that-of-ve": "flow-uncentred-constant",
         "chi-square-needs-every-component-to-be-wide": "chi-square-is-finite",
         "wasserstein-bound-holds-with-the-true-kappa": "true-kappa-needs-the-law-of-the-sampler",
+        "signal-to-noise-is-the-share": "signal-to-noise-is-share-over-one-plus-share",
     }
     assert {claim.id for claim in CLAIMS if claim.expected is Verdict.FAIL} == set(corrections)
     assert all(BY_ID[id_].expected in (Verdict.PASS, Verdict.QUALIFIED) for id_ in corrections.values())
@@ -118,6 +119,25 @@ def _gddim_without_square(monkeypatch):
     monkeypatch.setitem(SAMPLERS, "gddim", Sampler(wrong, 1))
 
 
+def _cps_with_half_the_angle(monkeypatch):
+    def wrong(sigma, sigma_next, eta, variance=0.0):
+        angle = np.asarray(eta) * np.pi / 4
+        return Step(sigma_next * np.cos(angle), sigma_next * np.sin(angle))
+
+    monkeypatch.setitem(SAMPLERS, "cps", Sampler(wrong, 0, unit="eta_C"))
+
+
+def _regulator_without_q(monkeypatch):
+    module = importlib.import_module("gapbound.regulator")
+    original = module._backward
+
+    def wrong(*arguments):
+        K, f, P, q = original(*arguments)
+        return K, 0.99 * f, P, q
+
+    monkeypatch.setattr(module, "_backward", wrong)
+
+
 def _prior_excess(cls, value):
     return lambda monkeypatch: monkeypatch.setattr(cls, "prior_excess", property(value))
 
@@ -147,6 +167,43 @@ MUTATIONS = {
         lambda monkeypatch: monkeypatch.setattr("gapbound.estimate.student_t.ppf", lambda q, n: 1.3),
         ["intervals-of-the-gap-cover"],
     ),
+    "the control's reach phi": (
+        _scaled("gapbound.optimum.log_contraction", 1.02),
+        ["optimum-solves-its-equations", "example-of-a-reused-score", "shifts-of-a-linear-reward", "bias-of-the-start"],
+    ),
+    "the control's left-over variance": (
+        _scaled("gapbound.optimum.left_over", 0.95),
+        ["optimum-solves-its-equations", "bias-of-the-start", "reused-score-leaves-no-gap"],
+    ),
+    "the regulator's pull": (
+        _regulator_without_q,
+        ["fixed-variances-make-a-linear-quadratic-regulator", "regulator-reweights-paths"],
+    ),
+    "the weight's factor": (
+        _scaled("gapbound.transfer._inverse_strength", 1.02),
+        ["weight-of-a-full-covariance-is-a-matrix", "quadratic-rewards-need-a-gain-and-an-offset"],
+    ),
+    "the share of a step": (
+        _scaled("analysis.ledger.gradients.signal_share", 1.03),
+        ["shares-telescope", "signal-to-noise-is-share-over-one-plus-share"],
+    ),
+    "the recorded KL": (
+        _scaled("gapbound.training.history.path_kl", 1.1),
+        ["path-kl-of-a-score-change"],
+    ),
+    "the KL of training": (
+        _scaled("gapbound.training.exact.path_kl", 1.1),
+        ["free-steps-train-to-the-regulator", "per-step-kl-has-the-same-fixed-point"],
+    ),
+    "the angle of CPS": (
+        _cps_with_half_the_angle,
+        ["cps-ends-with-too-little-variance", "fixed-shares-converge-to-the-data"],
+    ),
+    "Flow-GRPO's root of 2": (
+        _scaled("gapbound.units.from_flow_grpo", 2**0.5),
+        ["flow-grpo-level-is-root-two-eta", "flow-grpo-and-dance-grpo-take-euler-steps"],
+    ),
+    "the continuous gaps of a budget": (_scaled("gapbound.budget._gap", 1.05), ["budget-adds-up-to-the-gap"]),
 }  # fmt: skip
 
 
@@ -308,7 +365,7 @@ def test_the_table_shows_statement_condition_and_evidence(monkeypatch, capsys):
 
 def test_only_takes_parts_and_patterns_of_ids_and_themes(capsys):
     assert claims.checked_claims(None) == CLAIMS
-    assert {c.theme for c in claims.checked_claims("guidance")} == {"Guidance"}
+    assert {c.theme for c in claims.checked_claims("guidance")} == {"Guidance", "What a gap is made of"}
     assert [c.id for c in claims.checked_claims("gddim*ddim")] == ["gddim-is-ddim"]
     with pytest.raises(SystemExit, match="--only: no claim's id or theme matches 'nothing'; themes: One coordinate"):
         claims.main(only="nothing")

@@ -70,15 +70,17 @@ def ode_by_gauss_hermite(target: Any, process: gb.Process, reward: gb.Reward, no
     return float(weight @ reward(moved[:, None])) / math.sqrt(2 * math.pi) - float(reward.expectation(target))
 
 
-def backward(target: Any, process: gb.Process, reward: gb.Reward, eta: float, level: int) -> float:
-    """E r(Y^eta) from u_tau = (1 + eta^2)/2 score u_z + eta^2/2 u_zz, marched up in s = log(1 + tau).
+def marched(
+    target: Any, sigma_T: float, eta: float, level: int, values: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """y and u(y) at sigma_T from u_tau = (1 + eta^2)/2 score u_z + eta^2/2 u_zz, u = ``values`` at tau = 0.
 
-    With y = z / sqrt(1 + tau): u_s = [y/2 + (1 + eta^2)/2 sqrt(1 + tau) score] u_y + eta^2/2 u_yy, Crank-Nicolson on
-    100 ``level`` cells and 25 ``level`` steps, u linear at the ends.
+    In s = log(1 + tau) and y = z / sqrt(1 + tau): u_s = [y/2 + (1 + eta^2)/2 sqrt(1 + tau) score] u_y + eta^2/2
+    u_yy, Crank-Nicolson on 100 ``level`` cells and 25 ``level`` steps, u linear at the ends.
     """
     y = np.linspace(-8.0, 8.0, 100 * level + 1)
-    dy, ds = y[1] - y[0], math.log1p(float(process.sigma_T) ** 2) / (25 * level)
-    u = np.asarray(reward(y[:, None]), dtype=float)
+    dy, ds = y[1] - y[0], math.log1p(sigma_T**2) / (25 * level)
+    u = np.asarray(values(y), dtype=float)
     for k in range(25 * level):
         tau = math.expm1((k + 0.5) * ds)
         grown = math.sqrt(1 + tau)
@@ -94,9 +96,19 @@ def backward(target: Any, process: gb.Process, reward: gb.Reward, eta: float, le
         system = -ds / 2 * matrix
         system[1] += 1
         u = solve_banded((1, 1), system, right)
+    return y, u
+
+
+def over_the_prior(process: gb.Process, y: Array, u: Array) -> float:
+    """Expectation of u over the prior, by the trapezoid rule in y."""
     variance = float(process.prior_variance) / (1 + float(process.sigma_T) ** 2)
     density = np.exp(-(y**2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
     return float(np.trapezoid(density * u, y))
+
+
+def backward(target: Any, process: gb.Process, reward: gb.Reward, eta: float, level: int) -> float:
+    """E r(Y^eta) by ``marched``, over the prior."""
+    return over_the_prior(process, *marched(target, float(process.sigma_T), eta, level, lambda y: reward(y[:, None])))
 
 
 @THEME.claim("theory 4", "numerical", Verdict.PASS)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 import gapbound as gb
 from analysis.ledger.claim import (
@@ -27,7 +28,7 @@ from analysis.ledger.claim import (
     true,
 )  # fmt: skip
 from analysis.ledger.tools import moments, order, vp_at, worst
-from gapbound.kernel import step
+from gapbound.kernel import SAMPLERS, step
 
 THEME = Theme("Samplers")
 TARGET, PROCESS = gb.Gaussian(0.7, 0.5), vp_at(5.0)
@@ -130,12 +131,14 @@ def exact_kernel_has_no_error() -> Evidence:
     )
 
 
-ORDERS = {"ddim": 1, "gddim": 1, "euler-maruyama": 1, "heun": 2, "stochastic-heun": 2}
+ORDERS = {"ddim": 1, "gddim": 1, "euler-maruyama": 1, "flow-grpo": 1, "heun": 2, "stochastic-heun": 2}
 
 
 @THEME.claim("theory 6", "numerical", Verdict.PASS)
 def weak_orders() -> Evidence:
-    """DDIM, gDDIM and Euler-Maruyama have weak order 1, Heun and stochastic Heun 2 (exact chains, log-sigma steps)."""
+    """DDIM, gDDIM, Euler-Maruyama and Flow-GRPO's step have weak order 1, Heun and stochastic Heun 2 (exact chains,
+    log-sigma steps).
+    """
     steps = (400, 800, 1600)
     process = gb.VE(5.0)
     checks = []
@@ -148,6 +151,60 @@ def weak_orders() -> Evidence:
             ]
             checks.append(near(f"{name}, eta = {eta:g}", order(steps, errors), declared, 0.03))
     return evidence(*checks)
+
+
+@THEME.claim(
+    "theory 6", "numerical", Verdict.QUALIFIED, condition="marginals, of a chain that starts in q_T; or the ODE"
+)
+def edm_has_order_2() -> Evidence:
+    """EDM's stochastic sampler (churn, then Heun) has weak order 2."""
+    steps, process, wide = (200, 400, 800), gb.VE(5.0), gb.Gaussian(0.0, 1.0)
+
+    def errors(target: gb.Gaussian, at: gb.Process, eta: float, which: int) -> list[float]:
+        exact = moments(gb.terminal_law(target, at, eta, 0.3))[which]
+        chains = (gb.discrete_law(target, at, "edm", eta, n, grid="log-sigma", t_min=0.3) for n in steps)
+        return [moments(chain)[which] - exact for chain in chains]
+
+    marginal = errors(wide, PROCESS, 0.9, 1)  # the VP prior is the q_T of N(0, 1)
+    return evidence(
+        near("order, variance from q_T", order(steps, marginal), 2, 0.05),
+        near("order, the ODE's mean", order(steps, errors(TARGET, process, 0.0, 0)), 2, 0.05),
+        outside=near("order, the start's mean", order(steps, errors(TARGET, process, 0.9, 0)), 2, 0.05),
+    )
+
+
+def dance_limit(e: float, start: float, end: float) -> tuple[float, float]:
+    """Mean and variance at ``end`` in continuous time with eta^2 = e^2/(2 sigma) (VE), by the moment equations."""
+    m, v = moments(TARGET)
+
+    def change(s: float, x: Any) -> list[float]:
+        sigma = math.exp(s)
+        square, per = e**2 / (2 * sigma), 2 * sigma**2  # dtau = per ds
+        c = (1 + square) / 2
+        return [per * c * (x[0] - m) / (v + sigma**2), per * (2 * c * x[1] / (v + sigma**2) - square)]
+
+    found = solve_ivp(change, (math.log(start), math.log(end)), [0.0, start**2], method="DOP853", rtol=1e-11)
+    return float(found.y[0, -1]), float(found.y[1, -1])
+
+
+@THEME.claim("theory 6", "numerical", Verdict.QUALIFIED, condition="every sampler but CPS")
+def samplers_converge() -> Evidence:
+    """Every sampler of the library tends to its law in continuous time as N grows, its noise level held (1600 steps: to
+    1 % of the variance).
+    """
+    process, own = gb.VE(5.0), {"dance-grpo": 0.7, "cps": 0.5, "heun": 0.0}
+    checks = []
+    for name in SAMPLERS:
+        eta = own.get(name, 0.9)
+        limit = (
+            dance_limit(eta, 5.0, 0.3) if name == "dance-grpo" else moments(gb.terminal_law(TARGET, process, eta, 0.3))
+        )
+        if name == "cps":
+            limit = 0.7, 0.5 + 0.3**2  # of any eta that grows without bound
+        chain = gb.discrete_law(TARGET, process, name, eta, 1600, grid="log-sigma", t_min=0.3)
+        checks.append(at_most(f"{name}, largest error of a moment over v", worst(moments(chain), limit) / 0.5, 0.01))
+    *inside, cps = sorted(checks, key=lambda check: check.what.startswith("cps"))
+    return evidence(*inside, outside=cps)
 
 
 @THEME.claim("theory 6", "numerical", Verdict.PASS)

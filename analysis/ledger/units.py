@@ -14,7 +14,7 @@ import sympy as sp
 
 import gapbound as gb
 from analysis.ledger.claim import Evidence, Theme, Verdict, at_least, at_most, evidence, near, true
-from analysis.ledger.tools import order
+from analysis.ledger.tools import order, worst
 from gapbound.kernel import step
 
 THEME = Theme("Units of other libraries")
@@ -22,7 +22,7 @@ t, eta, a, e = sp.symbols("t eta a e", positive=True)
 high, low = 2.0, 1.9  # one step sigma -> sigma'
 
 
-def own_noise(value: float) -> float:
+def own_noise(value: Any) -> float:
     """Variance of gDDIM's noise in that step, over sigma'^2."""
     return float(step("gddim", high, low, np.asarray(value)).std) ** 2 / low**2
 
@@ -36,13 +36,17 @@ def in_flow_coordinates() -> Any:
 def ddim_eta_is_ours() -> Evidence:
     """DDIM's eta_D, 1 - k^2 = eta_D^2 (1 - (sigma'/sigma)^2), is our eta."""
 
-    def gap(value: float) -> float:
-        return abs(value**2 * (1 - (low / high) ** 2) - own_noise(value))
+    def gap(theirs: float, ours: Any) -> float:
+        return abs(theirs**2 * (1 - (low / high) ** 2) - own_noise(ours))
 
     return evidence(
-        at_most("difference of the noise, eta = 0", gap(0.0), 1e-14),
-        at_most("difference of the noise, eta = 1", gap(1.0), 1e-14),
-        outside=[at_most("eta = 0.5", gap(0.5), 1e-14), at_most("eta = 1.2", gap(1.2), 1e-14)],
+        at_most("difference of the noise, eta = 0", gap(0.0, 0.0), 1e-14),
+        at_most("difference of the noise, eta = 1", gap(1.0, 1.0), 1e-14),
+        *(
+            at_most(f"eta_D = {e:g}, converted for the step", gap(e, gb.units.from_ddim(e, high, low)), 1e-14)
+            for e in (0.5, 1.2)
+        ),
+        outside=[at_most("eta = 0.5", gap(0.5, 0.5), 1e-14), at_most("eta = 1.2", gap(1.2, 1.2), 1e-14)],
     )
 
 
@@ -52,9 +56,11 @@ def k_diffusion_eta_is_the_square_of_ours() -> Evidence:
     log(sigma/sigma'), is our eta^2; SA-Solver's tau, with noise sigma' sqrt(1 - exp(-2 tau^2 h)), is our eta.
     """
     h, value = math.log(high / low), 1.3
+    k_noise, sa_noise = -math.expm1(-2 * value * h), -math.expm1(-2 * value**2 * h)
     return evidence(
-        near("noise at eta_k = eta^2", -math.expm1(-2 * value**2 * h), own_noise(value), 1e-14),
-        at_least("miss at eta_k = eta", abs(-math.expm1(-2 * value * h) - own_noise(value)), 0.01),
+        near("noise of k-diffusion, converted", own_noise(gb.units.from_k_diffusion(value)), k_noise, 1e-14),
+        near("noise of SA-Solver, converted", own_noise(gb.units.from_sa_solver(value)), sa_noise, 1e-14),
+        at_least("miss at eta = eta_k", abs(k_noise - own_noise(value)), 0.01),
     )
 
 
@@ -62,25 +68,68 @@ def k_diffusion_eta_is_the_square_of_ours() -> Evidence:
 def flow_grpo_level_is_root_two_eta() -> Evidence:
     """Flow-GRPO's noise level a, sigma_t = a sqrt(t/(1 - t)) in dx = ... + sigma_t dW, is sqrt(2) eta."""
     found = sp.simplify(a**2 * t / (1 - t) - in_flow_coordinates() * eta**2).subs(a, sp.sqrt(2) * eta)
-    return evidence(true("noise variances are equal", sp.simplify(found) == 0))
+    return evidence(
+        true("noise variances are equal", sp.simplify(found) == 0),
+        near("the library's eta of a = 0.7", gb.units.from_flow_grpo(0.7), 0.7 / math.sqrt(2), 1e-15),
+    )
 
 
 @THEME.claim("theory 6", "symbolic", Verdict.PASS)
 def dance_grpo_constant() -> Evidence:
     """DanceGRPO's constant noise e dW in x is eta(t)^2 = e^2 (1 - t)/(2t)."""
     solved = sp.solve(sp.Eq(e**2, in_flow_coordinates() * eta**2), eta**2)[0]
-    return evidence(true("derived eta^2 is as stated", sp.simplify(solved - e**2 * (1 - t) / (2 * t)) == 0))
+    at = {e: sp.Rational(3, 10), t: sp.Rational(2, 5)}
+    found = gb.units.from_dance_grpo(0.3, 0.4 / 0.6) ** 2
+    return evidence(
+        true("derived eta^2 is as stated", sp.simplify(solved - e**2 * (1 - t) / (2 * t)) == 0),
+        near("the library's eta^2 of e = .3 at t = .4", found, float(solved.subs(at)), 1e-14),
+    )
 
 
-def end_variance(k: Callable[[float, float], float], steps: int) -> float:
-    """Variance at sigma' = 0.02 on N(0, 0.5) from q_T, with steps z' = D + sigma' (k eps + sqrt(1 - k^2) xi)."""
-    v, sigma = 0.5, np.geomspace(5.0, 0.02, steps + 1)
+def euler_in_flow_time(time: float, time_next: float, square: float) -> tuple[float, float]:
+    """Factors of eps and xi in z of x' = x - (t - t')(u + square eps/(2t)) + sqrt(square (t - t')) xi; u = eps - D."""
+    span = time - time_next
+    return (time - span * (1 + square / (2 * time))) / (1 - time_next), math.sqrt(square * span) / (1 - time_next)
+
+
+@THEME.claim("theory 6", "numerical", Verdict.PASS)
+def flow_grpo_and_dance_grpo_take_euler_steps() -> Evidence:
+    """Flow-GRPO and DanceGRPO take Euler-Maruyama steps in t with noise a sqrt(t/(1 - t)) and e. Flow-GRPO's first
+    step, from t = 1 where that is infinite, has a/sqrt(1 - t') instead; both leave the noise of a last step to t = 0.
+    """
+    level, constant, found = 0.7, 0.3, []
+    for time, time_next in ((0.9, 0.6), (0.5, 0.4), (0.1, 0.0), (1.0, 0.9)):
+        sigma = math.inf if time == 1 else time / (1 - time)
+        square = level**2 * (1 / (1 - time_next) if time == 1 else time / (1 - time))
+        for name, own, noise in (
+            ("flow-grpo", gb.units.from_flow_grpo(level), square),
+            ("dance-grpo", np.asarray(constant), constant**2),
+        ):
+            kernel = step(name, sigma, time_next / (1 - time_next), own)
+            found.append(worst((kernel.carry, kernel.std), euler_in_flow_time(time, time_next, noise)))
+    left = float(step("flow-grpo", 0.1 / 0.9, 0.0, gb.units.from_flow_grpo(level)).std)
+    return evidence(
+        at_most("largest difference of a coefficient", max(found), 1e-14),
+        at_least("noise left by flow-grpo's last step from t = .1", left, 0.07),
+        near("noise left by gDDIM's", step("gddim", 0.1 / 0.9, 0.0, np.asarray(1.0)).std, 0, 0),
+    )
+
+
+def end_variance(k: Callable[[float, float], float], steps: int, last: float = 0.02) -> float:
+    """Variance at sigma' = last on N(0, 0.5) from q_T, with steps z' = D + sigma' (k eps + sqrt(1 - k^2) xi)."""
+    v, sigma = 0.5, np.geomspace(5.0, last, steps + 1)
     variance = v + sigma[0] ** 2
     for s, s_next in itertools.pairwise(sigma):
         share = k(s, s_next)
         variance *= (v / (v + s**2) + s_next * share * s / (v + s**2)) ** 2
         variance += s_next**2 * (1 - share**2)
     return float(variance)
+
+
+def end_error(name: str, value: float, steps: int) -> float:
+    """The same less the data's, by the library's chain (whose start is the prior: another variance, long forgotten)."""
+    sigma = np.geomspace(5.0, 0.02, steps + 1)
+    return float(gb.discrete_law(gb.Gaussian(0.0, 0.5), gb.VE(5.0), name, value, sigmas=sigma).cov[0]) - 0.5 - 0.02**2
 
 
 @THEME.claim(
@@ -103,11 +152,33 @@ def fixed_shares_converge_to_the_data() -> Evidence:
     return evidence(
         near("order, gDDIM at eta = 1", order(steps, gddim), 1, 0.05),
         at_most("relative error at 1600 steps, gDDIM", abs(gddim[-1]) / exact, 0.01),
+        at_most("less the library's, gDDIM", abs(gddim[-1] - end_error("gddim", 1.0, 1600)), 1e-3),
+        at_most("less the library's, CPS", abs(cps[-1] - end_error("cps", 0.5, 1600)), 1e-12),
         outside=[
             near("order, CPS", order(steps, cps), 1, 0.05),
             at_most("relative error at 1600 steps, CPS", abs(cps[-1]) / exact, 0.01),
         ],
     )
+
+
+@THEME.claim("theory 6", "numerical", Verdict.PASS)
+def cps_ends_with_too_little_variance() -> Evidence:
+    """On N(m, v) CPS's variance tends to v (1 + k)/2, k = cos(pi eta_C/2), and at a level sigma to (1 + k)(v +
+    sigma^2)^2/(2v + (1 + k) sigma^2), at order 1 in 1/N; in our units its eta grows without bound.
+    """
+    v, checks, steps = 0.5, [], (400, 800, 1600)
+    for value in (0.3, 0.5, 0.9):
+        k = math.cos(math.pi * value / 2)
+        limit = (1 + k) * (v + 0.25) ** 2 / (2 * v + (1 + k) * 0.25)
+        found = [end_variance(lambda s, s_next, k=k: k, n, 0.5) - limit for n in steps]
+        data = gb.discrete_law(gb.Gaussian(0.7, v), gb.VE(3.0), "cps", value, 10_000)
+        checks += [
+            near(f"order at sigma = 0.5, eta_C = {value:g}", order(steps, found), 1, 0.05),
+            near(f"variance of 10,000 steps over v, eta_C = {value:g}", data.cov[0] / v, (1 + k) / 2, 0.01),
+            near(f"its mean, eta_C = {value:g}", data.mean[0], 0.7, 1e-10),
+        ]
+    etas = [float(gb.units.from_cps(0.5, 1.0, 1 - 1 / n)) for n in (100, 400)]
+    return evidence(*checks, near("growth of our eta at a quarter of the step", etas[1] / etas[0], 2, 0.02))
 
 
 @THEME.claim("theory 6", "numerical", Verdict.PASS)
