@@ -132,7 +132,8 @@ class DiscreteRate(Schedule):
         if spacing == "leading":
             timesteps = np.arange(steps, dtype=float)[::-1] * (K // steps) + self.steps_offset
         elif spacing == "trailing":
-            timesteps = np.round(np.arange(K, 0, -K / steps)) - 1  # rounding may add one at t = 0, dropped below
+            timesteps = np.round(np.arange(K, 0, -K / steps)) - 1
+            timesteps = timesteps[timesteps >= 0]  # rounding may add one at t = 0, clean data
         else:
             timesteps = np.round(np.linspace(0, K - 1, steps))[::-1]
         times = timesteps + 1

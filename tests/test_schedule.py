@@ -151,6 +151,13 @@ def test_elsewhere_ddim_in_diffusers_misses_its_own_next_timestep_and_our_times_
         np.testing.assert_array_equal(schedule().times(steps, spacing), [*start[start > end[-1]], end[-1]])
 
 
+def test_the_timestep_of_clean_data_that_trailing_may_round_to_does_not_move_the_end():
+    for steps in (103, 201, 397):  # diffusers lists -1 as their last timestep
+        times = schedule(to_one=True).times(steps, "trailing")
+        assert len(times) == steps + 1
+        assert times[-2] - 1000 // steps == times[-1] == 1
+
+
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_times_fall_strictly_and_number_one_more_than_the_steps(spacing):
     for steps in range(2, 1000):
