@@ -186,7 +186,7 @@ class ExactNoise(torch.nn.Module):
     def __init__(self, pipeline: StableDiffusionPipeline, mean: float, variance: float) -> None:
         """Knows the schedule of ``pipeline``, and passes for its UNet."""
         super().__init__()
-        self.config, self.dtype = pipeline.unet.config, torch.float32
+        self.config, self.dtype, self.device = pipeline.unet.config, torch.float32, torch.device("cpu")
         self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.double())
         self.law = mean, variance
 
