@@ -1,6 +1,7 @@
 # Everything from a fresh checkout, in .venv. Needs Python 3.11 or newer and, the first time, a package index for pip.
 #
 #   make figures              regenerate every rate figure      make figures ARGS=--quick
+#   make gap                  measure the gap of the embedded text-to-image model, with a report
 #   make test                 run the tests                     make test ARGS="-k terminal_law"
 #   make lint                 style, formatting and types
 #   make bench                speed, beside torchsde, diffusers and the physical limit
@@ -15,7 +16,7 @@ RUN := $(VENV)/bin/python
 CHECK := import sys; sys.version_info >= (3, 11) or sys.exit("gapbound needs Python 3.11 or newer; \
   $(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % sys.version_info[:2])
 
-.PHONY: help figures test lint bench
+.PHONY: help figures gap test lint bench
 .NOTPARALLEL:  # one pip at a time in .venv
 
 help:
@@ -23,6 +24,9 @@ help:
 
 figures: $(VENV)/.installed-analysis
 	$(RUN) -m analysis.plot_rates $(ARGS)
+
+gap: $(VENV)/.installed-empirical
+	$(RUN) -m empirical.measure_gap $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n 2 $(ARGS)

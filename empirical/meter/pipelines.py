@@ -58,7 +58,8 @@ def load(source: str, device: str | torch.device = "cpu", dtype: torch.dtype = t
         from empirical.shapes.model import load_pipeline  # only who asks for it needs it
 
         try:
-            return checked(load_pipeline().to(device=device, dtype=dtype))
+            made = load_pipeline().to(device)
+            return checked(made if dtype == torch.float32 else made.to(dtype))
         except FileNotFoundError as error:
             raise ValueError(f"the embedded model is missing: {error}") from error
     is_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))

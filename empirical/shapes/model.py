@@ -1,0 +1,122 @@
+"""The parts of the embedded model, of diffusers' and transformers' own classes, and the pipeline made of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from empirical.shapes.autoencoder import CHANNELS
+from empirical.shapes.tokenizer import LENGTH
+from gapbound.schedule import STABLE_DIFFUSION
+
+WEIGHTS = Path(__file__).with_name("weights") / "diffusion"  # committed, in half precision
+SIDE = 8  # of the latents
+TEXT = 96  # width of the text encoder
+
+
+def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT) -> CLIPTextModel:
+    """Two layers of CLIP's text model for this tokenizer."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=LENGTH,
+            projection_dim=width,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def denoiser(width: int = 80, blocks: str = "DC") -> UNet2DConditionModel:
+    """Stable Diffusion's UNet with levels of 8 x 8 and 4 x 4; C: with cross-attention to the caption, D: without."""
+    down = {"C": "CrossAttnDownBlock2D", "D": "DownBlock2D"}
+    up = {"C": "CrossAttnUpBlock2D", "D": "UpBlock2D"}
+    return UNet2DConditionModel(
+        sample_size=SIDE,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=(width,) * len(blocks),
+        layers_per_block=1,
+        down_block_types=tuple(down[block] for block in blocks),
+        up_block_types=tuple(up[block] for block in reversed(blocks)),
+        cross_attention_dim=TEXT,
+        attention_head_dim=4,  # the number of heads, in spite of its name
+        norm_num_groups=8,
+    )
+
+
+def scheduler(prediction: str) -> DDIMScheduler:
+    """Stable Diffusion 1.5's own schedule and grid, as an ODE sampler."""
+    return DDIMScheduler(**{**STABLE_DIFFUSION, "clip_sample": False, "prediction_type": prediction})
+
+
+def pipeline(
+    vae: AutoencoderTiny, text: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel, prediction: str
+) -> StableDiffusionPipeline:
+    """Stable Diffusion's pipeline made of these parts, in eval mode."""
+    made = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler(prediction),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def save_pipeline(made: StableDiffusionPipeline, folder: Path = WEIGHTS) -> None:
+    """Write the pipeline in half precision; the one passed in is left as it is."""
+    parts = {name: part for name, part in made.components.items()}
+    halves = {
+        name: copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part for name, part in parts.items()
+    }
+    StableDiffusionPipeline(**halves, requires_safety_checker=False).save_pretrained(folder)
+
+
+def load_pipeline(folder: Path = WEIGHTS) -> StableDiffusionPipeline:
+    """The embedded model in fp32: ``load_pipeline()("a red circle").images[0]``. Nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: there is no model in the folder.
+    """
+    if not (Path(folder) / "model_index.json").is_file():
+        raise FileNotFoundError(f"no model in {folder}; python -m empirical.shapes.pretrain makes one")
+    with _quiet():
+        made = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(torch.float32)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without bars, and without diffusers' surprise at AutoencoderTiny, which its class of pipeline takes as well."""
+    before = diffusers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
+    transformers_bars = transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(before[0])
+        if before[1]:
+            diffusers_logging.enable_progress_bar()
+        if transformers_bars:
+            transformers_logging.enable_progress_bar()
