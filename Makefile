@@ -29,7 +29,7 @@ gap: $(VENV)/.installed-empirical
 	$(RUN) -m empirical.measure_gap $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

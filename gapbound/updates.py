@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapbound._validate import Array, choice, count, positive
+from gapbound._validate import Array, choice, count, non_negative, positive
 from gapbound.eta import checked
 from gapbound.kernel import step
 
@@ -273,6 +273,22 @@ def step_kl(mean: Tensor, mean_ref: Tensor, std: float | Tensor, event_dims: int
         ValueError: std is 0 or less: between different deterministic steps the KL is infinite.
     """
     return (((mean - mean_ref) / _stochastic(std, mean)) ** 2 / 2).sum(_event(mean, event_dims))
+
+
+def adapted_weight(weight: float, kl: float, target: float, factor: float = 1.5) -> float:
+    """The KL's weight for the next epoch, the adaptive penalty of PPO.
+
+    Raised by ``factor`` where ``kl`` exceeds ``factor * target``, lowered by it where ``kl`` is below
+    ``target / factor``, else kept.
+
+    Raises:
+        ValueError: weight, target or factor is not positive, factor is not above 1, or kl is negative or not finite.
+    """
+    w, t, f = (float(positive(*named)) for named in (("weight", weight), ("target", target), ("factor", factor)))
+    if not f > 1:
+        raise ValueError(f"factor must be above 1, got {factor}")
+    met = float(non_negative("kl", kl))
+    return w * f if met > f * t else w / f if met < t / f else w
 
 
 def kl_rescaling(sigma: Any, sigma_next: Any, eta: Any) -> Array:

@@ -1,0 +1,119 @@
+"""Training runs as figures: ``python -m analysis.plot_training RUN...`` reads the logs of ``empirical/train_ddpo.py``.
+
+Reward in training, rewards of the ODE and the SDEs on held-out prompts, what training added to their gap, diversity,
+and KL to the model before training, over epochs; PNG, PDF, and JSON of the plotted numbers. Several runs, such as
+seeds, share the panels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import job
+from analysis.figure import Program, Settings
+from analysis.style import LOOKS, REFERENCE, Look, eta_handles, panels, shared_legend, title
+
+OTHER = Look("#1f7a5c", "P", "-")  # of an eta without a look of its own
+
+
+def main(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help="Folders of runs.")],
+    out: job.Out = Path("figures"),
+    name: Annotated[str, tyro.conf.arg(help="Of the files.")] = "training",
+) -> None:
+    """Write the figure of these runs."""
+    program = Program(name, partial(compute, runs), draw)
+    try:
+        program.write(job.checked_folder(out), Settings())
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    job.console().print(f"{name}.png, .pdf and .json in {out}", highlight=False)
+
+
+def compute(runs: Sequence[Path], settings: Settings, progress: Any) -> dict[str, Any]:
+    """What is plotted of each run, in the order given.
+
+    Raises:
+        ValueError: a folder without a log, or a log without an evaluation.
+    """
+    if not runs:
+        raise ValueError("name at least one folder of a run")
+    return {"runs": [read(run) for run in runs]}
+
+
+def read(run: Path) -> dict[str, Any]:
+    """The curves of a run: its first reward at the guidance in use."""
+    path = run / "log.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{run} holds no log.jsonl; name the folder of a run")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    judged = [line for line in lines if line["kind"] == "evaluation"]
+    if not judged:
+        raise ValueError(f"{path} has no evaluation yet")
+    reward, guidance = judged[0]["gaps"][0]["reward"], judged[0]["pinned"]["plan"]["guidance"]
+    at = {"role": "model", "guidance": guidance}
+    return {
+        "reward": reward,
+        "guidance": guidance,
+        "epoch": [line["epoch"] for line in epochs],
+        "training": [line["reward_mean"] for line in epochs],
+        "evaluated": [line["epoch"] for line in judged],
+        "rewards": _curves(judged, "rewards", reward=reward, **at),
+        "added": _curves([line for line in judged if line["epoch"]], "induced", reward=reward, **at),
+        "diversity": _curves(judged, "diversity", **at),
+        "path_kl": [line["path_kl"] for line in judged],
+    }
+
+
+def _curves(judged: Sequence[dict[str, Any]], table: str, **wanted: Any) -> dict[str, Any]:
+    """By eta: epoch, value, low and high of each row that has these values."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for line in judged:
+        for row in line[table]:
+            if all(row[key] == value for key, value in wanted.items()):
+                curve = found.setdefault(f"{row['eta']:g}", {"epoch": [], "value": [], "low": [], "high": []})
+                low, high = row["interval"] or (row["value"], row["value"])
+                for key, value in zip(curve, (line["epoch"], row["value"], low, high), strict=True):
+                    curve[key].append(value)
+    return found
+
+
+def draw(data: dict[str, Any]) -> Figure:
+    """Five panels over epochs."""
+    figure, axes = panels(2, 3)
+    (training, rewards, added), (diversity, kl, empty) = axes
+    empty.set_axis_off()
+    for run in data["runs"]:
+        training.plot(run["epoch"], run["training"], color=REFERENCE)
+        for panel, table in ((rewards, "rewards"), (added, "added"), (diversity, "diversity")):
+            for eta, curve in run[table].items():
+                _points(panel, curve, LOOKS.get(float(eta), OTHER))
+        kl.plot(run["evaluated"], run["path_kl"], color=REFERENCE, marker="o")
+    added.axhline(0, color=REFERENCE, linewidth=0.6)
+    name = data["runs"][0]["reward"].replace("_", " ")
+    labels = (name, f"{name}, held out", "gap less that before training", "diversity", "KL of a path")
+    for axis, letter, label in zip((training, rewards, added, diversity, kl), "abcde", labels, strict=True):
+        title(axis, letter, label)
+        axis.set_xlabel("epoch")
+    etas = sorted({float(eta) for run in data["runs"] for eta in run["rewards"]})
+    shared_legend(figure, eta_handles(eta for eta in etas if eta in LOOKS))
+    return figure
+
+
+def _points(axes: Axes, curve: dict[str, Any], shape: Look) -> None:
+    below = [value - low for value, low in zip(curve["value"], curve["low"], strict=True)]
+    above = [high - value for value, high in zip(curve["value"], curve["high"], strict=True)]
+    axes.errorbar(curve["epoch"], curve["value"], yerr=[below, above], **{**shape.points, **shape.line})
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m analysis.plot_training")
