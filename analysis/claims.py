@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analysis import job  # before torch is loaded: it sets how OpenMP waits
+from analysis.files import write_text
 from analysis.ledger import CLAIMS
 from analysis.ledger.claim import Claim, Row, run
 from analysis.ledger.report import latex_table, plain, summary, table
@@ -39,7 +40,7 @@ def main(
     start = time.perf_counter()
     rows = list(computed(chosen, Console(stderr=True)))
     if tex is not None:
-        tex.write_text(latex_table(rows), encoding="utf-8", newline="\n")
+        write_text(tex, latex_table(rows))
     if as_json:
         print(json.dumps([plain(row) for row in rows], indent=1, allow_nan=False))
     else:

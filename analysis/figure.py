@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
-import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from analysis.files import atomically, write_text
 from analysis.style import paper
 
 DIGITS = 10  # significant digits in the JSON files
@@ -86,9 +85,9 @@ def save(figure: Figure, data: Mapping[str, Any], name: str, out: str | Path, se
     out = Path(out)
     data = plain(data)  # what cannot be written is refused before anything is
     with paper():
-        _atomically(out / f"{name}.png", lambda path: figure.savefig(path, format="png"))
+        atomically(out / f"{name}.png", lambda path: figure.savefig(path, format="png"))
         figure.set_layout_engine("none")  # what the PNG was laid out as, the PDF is: once is half a second saved
-        _atomically(
+        atomically(
             out / f"{name}.pdf", lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None})
         )
     write_json(data, name, out, settings)
@@ -103,7 +102,7 @@ def write_json(data: Mapping[str, Any], name: str, out: Path, settings: Settings
     """
     content = {"figure": name, "provenance": provenance(settings), "data": plain(data)}
     text = _readable(json.dumps(content, indent=1, allow_nan=False)) + "\n"
-    _atomically(out / f"{name}.json", lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+    write_text(out / f"{name}.json", text)
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
@@ -134,19 +133,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(f"a figure's data must be numbers, strings, None, lists, arrays and dicts, got {value!r}")
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` into a neighbour of ``path``, then put it in its place: no reader ever sees half a file."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _readable(text: str) -> str:

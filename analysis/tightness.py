@@ -32,6 +32,7 @@ import gapbound as gb
 from analysis import cases, job
 from analysis.bound_looks import EXACT, LABELS, LOOKS
 from analysis.figure import Settings, plain, save
+from analysis.files import write_text
 from analysis.measured import SHARE, measure
 from analysis.style import PAGE, REFERENCE, panels, paper, shared_legend, title
 
@@ -84,9 +85,7 @@ def _chunk(folder: Path, start: int, n: int) -> list[Row]:
     path = folder / f"{start:06d}-{min(start + CHUNK, n):06d}.json"
     if not path.exists():
         rows = [row(cases.case(index)) for index in range(start, min(start + CHUNK, n))]
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(rows))
-        partial.replace(path)
+        write_text(path, json.dumps(rows))
     found: list[Row] = json.loads(path.read_text())
     return found
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import gapbound as gb
+from analysis.files import atomically
 from analysis.score_network import SIGMA, TARGETS, WEIGHTS, ScoreNetwork, file_of, new
 
 BUILD = Path("build/scores")  # not committed
@@ -108,12 +108,12 @@ def export(network: ScoreNetwork, run: Training, path: Path) -> None:
     # one entry: safetensors keeps no order among several
     training = json.dumps(asdict(run) | {"sigma": SIGMA, "versions": versions}, sort_keys=True)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    _atomically(path, lambda temporary: temporary.write_bytes(save(tensors, {"training": training})))
+    atomically(path, lambda temporary: temporary.write_bytes(save(tensors, {"training": training})))
 
 
 def _keep(run: Training, checkpoint: Path, step: int, network: ScoreNetwork, optimizer: torch.optim.Optimizer) -> None:
     state = {"run": asdict(run), "step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
-    _atomically(checkpoint, lambda path: torch.save(state, path))
+    atomically(checkpoint, lambda path: torch.save(state, path))
 
 
 def _resume(run: Training, checkpoint: Path, network: ScoreNetwork, optimizer: torch.optim.Optimizer) -> int:
@@ -126,17 +126,6 @@ def _resume(run: Training, checkpoint: Path, network: ScoreNetwork, optimizer: t
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
-
-
-def _atomically(path: Path, write: Any) -> None:
-    """``write`` into a neighbour of ``path``, then put it in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(

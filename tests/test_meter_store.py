@@ -1,12 +1,10 @@
 """Finished pairs survive an interrupt, a torn write, another configuration, and a folder that cannot be written."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
-from empirical.meter.store import PairRecord, Store, write_bytes, write_text
+from empirical.meter.store import PairRecord, Store
 
 CONFIGURATION = {"plan": {"prompts": ["a", "b"], "etas": [0.5, 1.0], "steps": [10]}, "rewards": ["red"]}
 
@@ -87,17 +85,3 @@ def test_a_number_that_is_not_finite_is_never_recorded(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.append([pair(0), pair(1, value=float("nan"))])
     assert list(store.records()) == []
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "report.json"
-    write_text(path, "old")
-
-    def fail(source, target):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_bytes(path, b"new")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in Path(tmp_path).iterdir()] == ["report.json"]

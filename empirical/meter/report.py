@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from analysis.files import atomically, write_text
 from analysis.style import paper
 from empirical.meter.figures import gap_against_eta, gap_against_steps, rewards_side_by_side
 from empirical.meter.gallery import figure_png, pictures
 from empirical.meter.measure import Measurement
 from empirical.meter.page import page
-from empirical.meter.store import write_bytes, write_text
 
 FIGURES = {
     "gap_against_eta": gap_against_eta,
@@ -32,7 +32,7 @@ def write_report(measurement: Measurement, title: str) -> Path:
     for name, draw in FIGURES.items():
         with paper():
             figures[name] = figure_png(draw(summary))
-        write_bytes(folder / f"{name}.png", figures[name])
+        atomically(folder / f"{name}.png", lambda path, name=name: path.write_bytes(figures[name]))
     shown = pictures(measurement.instrument, measurement.results.plan, summary["extremes"])
     write_text(folder / "report.html", page(title, summary, made_by, figures, shown))
     return folder / "report.html"

@@ -8,13 +8,13 @@ leaves a last line without its end, which is cut off and measured again; a line 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.files import append_text, write_text
 from empirical.meter.plan import Cell
 
 Key = tuple[Cell, int, int]  # cell, number of the prompt, number of the sample
@@ -101,10 +101,7 @@ class Store:
     def append(self, records: Iterable[PairRecord]) -> None:
         """Add finished pairs; they are on the disk when this returns."""
         text = "".join(json.dumps(asdict(record), allow_nan=False) + "\n" for record in records)
-        with (self.folder / f"pairs-{self.rank}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.folder / f"pairs-{self.rank}.jsonl", text)
 
     def records(self) -> Iterator[PairRecord]:
         """Every finished pair once, line by line: the first of two, should there be two.
@@ -129,26 +126,6 @@ class Store:
     def finished(self) -> set[Key]:
         """The pairs that need not be measured again."""
         return {record.key for record in self.records()}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``path`` whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _mend(path: Path) -> int:

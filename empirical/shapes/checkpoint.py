@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-
-def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` into a neighbour of ``path``, then put it in its place; what was there stays until then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from analysis.files import atomically
 
 
 def keep(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:

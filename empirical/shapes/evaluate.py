@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from analysis.files import atomically, write_text
 from empirical.shapes import alignment, card, model
 from empirical.shapes.draw import draw
 from empirical.shapes.scene import FAMILIES, scene
@@ -104,7 +105,7 @@ def main(
     steps: Annotated[int, tyro.conf.arg(help="Of the ODE sampler.")] = 50,
     guidances: Annotated[tuple[float, ...], tyro.conf.arg(help="Guidance scales, the recommended one last.")] = (
         1.0,
-        4.0,
+        alignment.GUIDANCE,
     ),
     out: Annotated[Path, tyro.conf.arg(help="Folder of evaluation.json, samples.png and README.md.")] = HERE,
     threads: Annotated[int, tyro.conf.arg(help="Of torch.")] = 1,
@@ -116,10 +117,10 @@ def main(
     samples = {family: alignment.prompts(12, family, PROMPTS) for family in FAMILIES}
     pictures = [alignment.generate(pipeline, texts, steps, guidances[-1]) for texts in samples.values()]
     numbers["samples"] = samples
-    out.mkdir(parents=True, exist_ok=True)
-    sheet(torch.cat(pictures), 12).save(out / "samples.png")
-    (out / "evaluation.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    (out / "README.md").write_text(card.write(numbers, json.loads((folder / "training.json").read_text())))
+    shown = sheet(torch.cat(pictures), 12)
+    atomically(out / "samples.png", lambda path: shown.save(path, format="PNG"))
+    write_text(out / "evaluation.json", json.dumps(numbers, indent=1) + "\n")
+    write_text(out / "README.md", card.write(numbers, json.loads((folder / "training.json").read_text())))
     console = Console(width=120)
     for of, by_family in numbers["results"].items():
         told = ", ".join(f"{family} {100 * one['strict']:.1f} %" for family, one in by_family.items())

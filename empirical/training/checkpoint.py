@@ -22,6 +22,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from analysis.files import to_disk
+
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 
@@ -51,10 +53,10 @@ def save(folder: Path, epoch: int, weights: Mapping[str, Tensor], state: Mapping
     hashes = {name: _sha256(temporary / name) for name in (WEIGHTS, STATE)}
     (temporary / MANIFEST).write_text(json.dumps({"epoch": epoch, "sha256": hashes}), encoding="utf-8")
     for name in (WEIGHTS, STATE, MANIFEST):
-        _to_disk(temporary / name)
+        to_disk(temporary / name)
     shutil.rmtree(final, ignore_errors=True)  # one that was refused
     os.replace(temporary, final)
-    _to_disk(folder)
+    to_disk(folder)
     for old in _found(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -134,11 +136,3 @@ def _found(folder: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from empirical.meter.store import write_text
+from analysis.files import write_text
 from empirical.training import tune
 from empirical.training.card import card
 from empirical.training.log import EVALUATION

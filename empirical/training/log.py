@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from empirical.meter.store import write_text
+from analysis.files import append_text, write_text
 
 EPOCH, EVALUATION = "epoch", "evaluation"
 
@@ -33,11 +32,7 @@ class Log:
         if not self._active:
             return
         line = {"kind": kind, "epoch": epoch, **values, "seconds": seconds}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.path, json.dumps(line, allow_nan=False) + "\n")
         if self._track is not None:
             numbers = {key: float(v) for key, v in line.items() if isinstance(v, int | float)}
             self._track({f"{kind}/{key}": v for key, v in numbers.items() if key != "epoch"}, epoch)
