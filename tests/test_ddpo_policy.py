@@ -68,8 +68,8 @@ def test_steps_of_eta_0_and_the_last_step_are_not_trained():
     policy = cases.policy(eta=[0.0, 1.5, 0.7, 1.0])
     assert policy.trainable_steps == (1, 2)
     assert set(cases.path(policy).log_prob) == {1, 2}
-    assert policy.stds[0] == 0
-    assert 0 < policy.stds[3] < 0.03  # Stable Diffusion leaves noise in
+    assert policy.scheduler.stds[0] == 0
+    assert 0 < policy.scheduler.stds[3] < 0.03  # Stable Diffusion leaves noise in
 
 
 @pytest.mark.parametrize("eta", [0.0, [0.0, 0.0, 0.0, 1.0]])
@@ -130,11 +130,11 @@ def test_half_precision_networks_keep_latents_moments_and_adapters_in_float32():
 
 def test_the_rescaling_of_a_step_is_that_of_its_levels_and_none_where_there_is_no_formula():
     policy = cases.policy(eta=[1.5, 0.5, 1.0, 1.0])
-    sigma = policy.scheduler._levels.sigma
+    sigma = policy.scheduler.levels.sigma
     assert policy.rescaling(1) == pytest.approx(float(kl_rescaling(sigma[1], sigma[2], 0.5)))
     assert policy.rescaling(2) == pytest.approx(1.0)
     assert policy.rescaling(0) < 1
-    assert np.isinf(Policy(tiny.stable_diffusion_3(), 3).scheduler._levels.sigma[0])
+    assert np.isinf(Policy(tiny.stable_diffusion_3(), 3).scheduler.levels.sigma[0])
     assert Policy(tiny.stable_diffusion_3(), 3).rescaling(0) is None
     assert cases.policy(sampler="ddim").rescaling(0) is None
 

@@ -148,7 +148,7 @@ def test_the_levels_are_those_of_our_grids(to_one, steps, spacing):
     expected = gb.VP(times[0], gb.schedule.from_diffusers(config)).sigma(times)
     scheduler = diffusion(steps, **config)
     assert len(scheduler.timesteps) == steps
-    sigmas = scheduler._levels.sigma
+    sigmas = scheduler.levels.sigma
     # a last step that stands still has no place in our grids; the last levels lose digits in diffusers' float32
     np.testing.assert_allclose(sigmas[np.append(True, np.diff(sigmas) < 0)], expected, rtol=1e-4)
 
@@ -171,7 +171,7 @@ def test_the_last_step_goes_where_the_configuration_says(to_one):
         assert last.log_prob is None
         torch.testing.assert_close(last.prev_sample, last.pred_original_sample)
     else:
-        assert float(scheduler._levels.sigma[-1]) == pytest.approx(0.0292, abs=1e-4)
+        assert float(scheduler.levels.sigma[-1]) == pytest.approx(0.0292, abs=1e-4)
         assert 0.01 < float(last.std) < 0.03
         assert last.log_prob is not None
 

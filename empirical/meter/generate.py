@@ -100,7 +100,7 @@ class Sampler:
                 **guidance_arguments(pipeline, run.guidance, len(pairs)),
             ).images.float()
         _check_finite(images, "the decoder", pairs, run)
-        sigma = scheduler._levels.sigma  # of the grid that the pipeline has just set
+        sigma = scheduler.levels.sigma  # of the grid that the pipeline has just set
         ends = float(sigma[0]), float(sigma[-1])
         return Generated(images, watched.latents.float(), ends, watched.last_std)
 

@@ -81,6 +81,7 @@ class StochasticScheduler:
     REFUSED: ClassVar[Mapping[str, str]]
 
     _levels: Levels | None = None
+    _coefficients: kernel.Step
     _positions: Mapping[float, int]
 
     @classmethod
@@ -119,9 +120,29 @@ class StochasticScheduler:
         if value.ndim > 1 or not value.size:
             raise ValueError(f"eta must be a number or one value a step, got an array of shape {value.shape}")
         if self._levels is not None:
-            self._check(self._levels, value)
+            self._coefficients = self._checked(self._levels, value)
         self.register_to_config(eta=value.tolist())  # type: ignore[attr-defined]
         return self
+
+    @property
+    def levels(self) -> Levels:
+        """The grid's.
+
+        Raises:
+            ValueError: there is no grid yet.
+        """
+        if self._levels is None:
+            raise ValueError("call set_timesteps before step")
+        return self._levels
+
+    @property
+    def stds(self) -> Array:
+        """Standard deviation of the noise of each step, shape (steps,); 0 where a step has no density.
+
+        Raises:
+            ValueError: there is no grid yet.
+        """
+        return self.levels.signal[1:] * self._coefficients.std
 
     @undeclared("eta")
     def step(
@@ -199,19 +220,20 @@ class StochasticScheduler:
                 "a network that predicts the noise says nothing of x_0 at pure noise (rescale_betas_zero_snr with "
                 f"{self.config.timestep_spacing!r} spacing starts there); it must predict v or x_0"
             )
-        self._check(levels, np.asarray(self.config.eta))
+        self._coefficients = self._checked(levels, np.asarray(self.config.eta))
         self._levels, self._positions = levels, positions
 
-    def _check(self, levels: Levels, eta: Array) -> None:
-        """Refuse a profile of the wrong length, or a sampler that does not admit this eta on this grid."""
+    def _checked(self, levels: Levels, eta: Array) -> kernel.Step:
+        """Coefficients of every step; refuses a profile of the wrong length, or an eta that the grid does not admit."""
         steps = len(levels.signal) - 1
         if eta.ndim and len(eta) != steps:
             raise ValueError(f"eta has {len(eta)} values for {steps} steps; give a number, or one value for each step")
-        kernel.step(self.config.sampler, levels.sigma[:-1], levels.sigma[1:], eta)
+        found = kernel.step(self.config.sampler, levels.sigma[:-1], levels.sigma[1:], eta)
+        return kernel.Step(*(np.broadcast_to(part, (steps,)) for part in (found.carry, found.std)))
 
     def _transition(self, output: Tensor, x: Tensor, k: Any, eta: float | None) -> tuple[Tensor, Tensor, Tensor, bool]:
         """D, the mean and the std of step ``k`` from x, and whether it has any noise in float32."""
-        levels, step = self._levels, self._kernel(k, eta)
+        levels, step = self.levels, self._kernel(k, eta)
         signal, noise = _beside(levels.signal[k], x), _beside(levels.noise[k], x)
         D, eps = split(self._prediction, output, x, signal, noise)
         D, after = self._bounded(D), levels.signal[np.add(k, 1)]
@@ -221,18 +243,17 @@ class StochasticScheduler:
         return D, mean, _beside(std, x), bool((std.astype(np.float32) > 0).any())
 
     def _kernel(self, k: Any, eta: float | None) -> kernel.Step:
-        value = np.asarray(checked(self.config.eta if eta is None else eta))
-        if value.ndim:
-            if eta is not None:
-                raise ValueError(f"a step takes one eta, got {eta!r}; set_eta takes a profile")
-            value = value[k]
-        sigma = self._levels.sigma
-        return kernel.step(self.config.sampler, sigma[k], sigma[np.add(k, 1)], value)
+        own = self._coefficients
+        if eta is None:
+            return kernel.Step(own.carry[k], own.std[k])
+        if np.ndim(eta):
+            raise ValueError(f"a step takes one eta, got {eta!r}; set_eta takes a profile")
+        sigma = self.levels.sigma
+        return kernel.step(self.config.sampler, sigma[k], sigma[np.add(k, 1)], np.asarray(checked(eta)))
 
     def _position(self, timestep: float | Tensor, batch: int) -> Any:
         """Which step starts at ``timestep``: a number, or an array of shape (batch,)."""
-        if self._levels is None:
-            raise ValueError("call set_timesteps before step")
+        steps = len(self.levels.signal) - 1
         wanted = torch.as_tensor(timestep).flatten().tolist()
         if len(wanted) not in (1, batch):
             raise ValueError(f"give one timestep, or one for each of the {batch} samples, got {len(wanted)}")
@@ -240,7 +261,7 @@ class StochasticScheduler:
         if unknown:
             first, last = self.timesteps[0].item(), self.timesteps[-1].item()
             raise ValueError(
-                f"timestep {unknown[0]} is not one of the {len(self._positions)} of this grid, {first:g} ... {last:g}; "
+                f"timestep {unknown[0]} is not one of the {steps} of this grid, {first:g} ... {last:g}; "
                 "pass the entries of scheduler.timesteps as they are, in their own precision"
             )
         found = [self._positions[value] for value in wanted]

@@ -15,8 +15,7 @@ from empirical.meter.pipelines import denoiser, without_adapters
 from empirical.schedulers import stochastic
 from empirical.training.condition import Condition, prepare
 from empirical.training.guards import require_finite
-from gapbound import kernel
-from gapbound._validate import Array, count
+from gapbound._validate import count
 from gapbound.updates import kl_rescaling
 
 
@@ -99,12 +98,6 @@ class Policy:
                 return self.moments(x, k, condition, outcome, denoiser(self.pipeline))[0]
 
     @property
-    def stds(self) -> Array:
-        """Standard deviation of each step's noise, shape (steps,)."""
-        levels, eta = self.scheduler._levels, np.asarray(self.scheduler.config.eta)
-        return levels.signal[1:] * kernel.step(self.sampler, levels.sigma[:-1], levels.sigma[1:], eta).std
-
-    @property
     def trainable_steps(self) -> tuple[int, ...]:
         """The stochastic steps, without the last.
 
@@ -114,7 +107,7 @@ class Policy:
         Raises:
             ValueError: there are none.
         """
-        found = tuple(int(k) for k in np.flatnonzero(self.stds[:-1].astype(np.float32) > 0))
+        found = tuple(int(k) for k in np.flatnonzero(self.scheduler.stds[:-1].astype(np.float32) > 0))
         if not found:
             raise ValueError(
                 f"no step can be trained: with eta = {self.eta} and {self.steps} steps every step but the last is "
@@ -124,7 +117,7 @@ class Policy:
 
     def rescaling(self, k: int) -> float | None:
         """What turns the KL of step ``k`` into that of eta = 1; None where there is no formula for it."""
-        sigma, eta = self.scheduler._levels.sigma, np.broadcast_to(self.scheduler.config.eta, self.steps)
+        sigma, eta = self.scheduler.levels.sigma, np.broadcast_to(self.scheduler.config.eta, self.steps)
         if self.sampler != "gddim" or not np.isfinite(sigma[k]) or not sigma[k + 1] > 0:
             return None
         return float(kl_rescaling(sigma[k], sigma[k + 1], eta[k]))
