@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from strategies import powers, windows
 
 import gapbound as gb
-from gapbound.eta import checked, log_variance_ratio, mean_square, segments, squared_integral
+from gapbound.eta import checked, eta_below, log_variance_ratio, mean_square, segments, squared_integral
 
 PROFILE = gb.Windows([(0.9, 1.3, 0.6), (0.15, 0.5, 1.7)])
 
@@ -22,6 +22,13 @@ def test_profile_is_its_eta_inside_the_windows_and_0_elsewhere():
     assert PROFILE(0.3).shape == ()
     assert gb.Windows([(0.5, math.inf, 2.0)])(1e300) == 2.0
     assert gb.Windows([])(1.0) == 0.0
+
+
+def test_a_step_down_has_the_eta_of_the_window_below_it():
+    sigma = np.array([0.0, 0.1, 0.15, 0.3, 0.5, 0.5 * (1 + 1e-12), 0.6, 0.9, 0.9 * (1 + 1e-12), 1.3, 1.4])
+    np.testing.assert_array_equal(eta_below(PROFILE, sigma), [0, 0, 0, 1.7, 1.7, 1.7, 0, 0, 0, 0.6, 0])
+    assert eta_below(gb.Windows([(0.0, 1.0, 2.0)]), np.array([0.0, 1.0])).tolist() == [2.0, 2.0]
+    assert eta_below(np.float64(0.3), sigma) == 0.3
 
 
 def test_windows_are_sorted_and_equal_by_value():
