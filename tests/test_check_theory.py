@@ -96,6 +96,14 @@ def test_the_figure_shows_every_row():
     assert text.row_count == len(rows)
 
 
+def test_the_background_explains_a_direction_that_is_one_and_none_that_is_not():
+    grounds = np.array([check_theory.scene(check_theory.HELD_OUT, index).background for index in range(300)])
+    values = {"white": 3.0, "gray": 0.0, "black": -2.0}
+    draw = np.random.default_rng(0).standard_normal(300)
+    assert check_theory.background_share(np.array([values[ground] for ground in grounds])) == pytest.approx(1)
+    assert abs(check_theory.background_share(draw)) < 0.05
+
+
 @pytest.mark.slow
 def test_signs_are_as_predicted_on_the_embedded_model():
     found = summary(check_theory.compute(Settings(quick=True), lambda fraction: None))
