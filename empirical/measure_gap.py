@@ -11,20 +11,17 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 
 from analysis.job import checked_device, console
+from empirical.defaults import default_guidance, default_rewards, read_prompts
 from empirical.meter import ADAPTERS, World, measure_gap, write_report
-from empirical.meter.pipelines import EMBEDDED, load
+from empirical.meter.pipelines import DTYPES, EMBEDDED, load
 from empirical.meter.progress import Bars
 from empirical.meter.terminal import show
 
-CAPTIONS = 8  # of each family, for the embedded model
 BATCH, SMALL_BATCH = 32, 8
-GUIDANCE = 4.0  # of the embedded model, which was trained for little
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def main(
@@ -74,7 +71,7 @@ def main(
             samples,
             out=out,
             reference=before,
-            guidance=GUIDANCE if guidance is None and model == EMBEDDED else guidance,
+            guidance=default_guidance(model) if guidance is None else guidance,
             draws=draws,
             seed=seed,
             sampler=sampler,
@@ -99,33 +96,6 @@ def finish(measurement: Any, model: str, output: Console) -> None:
     show(measurement.summary, measurement.provenance["time"], output)
     title = model if model == EMBEDDED or not Path(model).exists() else Path(model).name
     output.print(f"report: {write_report(measurement, title)}", highlight=False)
-
-
-def read_prompts(file: Path | None, model: str) -> list[str]:
-    """The lines of a file; without one, captions for the embedded model.
-
-    Raises:
-        ValueError: no such file, nothing in it, an empty line between prompts, or no file for another model.
-    """
-    if file is None:
-        if model != EMBEDDED:
-            raise ValueError("--prompts is missing: a text file with a prompt a line")
-        from empirical.shapes.alignment import prompts as captions
-        from empirical.shapes.scene import FAMILIES
-
-        return list(dict.fromkeys(text for family in FAMILIES for text in captions(CAPTIONS, family)))
-    try:
-        lines = file.read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the prompts in {file}: {error}; give a text file with a prompt a line") from None
-    if not lines:
-        raise ValueError(f"{file} holds no prompt; give one a line")
-    return [line.strip() for line in lines]
-
-
-def default_rewards(model: str) -> tuple[str, ...]:
-    """The embedded model's captions can be verified from pixels; elsewhere only what needs no weights is certain."""
-    return ("alignment", "jpeg_compressibility") if model == EMBEDDED else ("jpeg_compressibility",)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pipelines as tiny
 import pytest
 
 from empirical import measure_gap as command
+from empirical.defaults import read_prompts
 from empirical.meter.pipelines import EMBEDDED
 
 
@@ -61,13 +62,13 @@ def test_what_cannot_be_is_said_in_a_line(saved, prompts, tmp_path, arguments, m
 
 def test_a_prompt_file_that_cannot_be_read_or_is_empty_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the prompts in .*missing.txt"):
-        command.read_prompts(tmp_path / "missing.txt", EMBEDDED)
+        read_prompts(tmp_path / "missing.txt", EMBEDDED)
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(ValueError, match=r"empty.txt holds no prompt; give one a line"):
-        command.read_prompts(tmp_path / "empty.txt", EMBEDDED)
+        read_prompts(tmp_path / "empty.txt", EMBEDDED)
     (tmp_path / "image.txt").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(ValueError, match="cannot read the prompts in"):
-        command.read_prompts(tmp_path / "image.txt", EMBEDDED)
+        read_prompts(tmp_path / "image.txt", EMBEDDED)
 
 
 def test_an_empty_line_between_prompts_is_named(saved, tmp_path):
@@ -92,7 +93,7 @@ def test_an_interrupt_says_how_to_go_on(saved, prompts, tmp_path, monkeypatch):
 
 
 def test_the_embedded_models_prompts_are_captions_and_none_repeats():
-    found = command.read_prompts(None, EMBEDDED)
+    found = read_prompts(None, EMBEDDED)
     assert len(found) == len(set(found)) >= 12
 
 

@@ -19,6 +19,7 @@ from diffusers import (
 )
 from torch import nn
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by their names
 EMBEDDED = "embedded"  # the model that this repository brings
 
 

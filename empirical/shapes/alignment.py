@@ -13,6 +13,7 @@ from empirical.shapes.caption import caption
 from empirical.shapes.scene import FAMILIES, scene
 from empirical.shapes.verify import Verdict, verify
 
+GUIDANCE = 4.0  # that the embedded model is meant to be sampled with
 AT_ONCE = 100  # pictures made together
 
 

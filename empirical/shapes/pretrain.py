@@ -25,6 +25,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from analysis.files import write_text
 from empirical.shapes import alignment, autoencoder, checkpoint, data, model, tokenizer
 from empirical.shapes.diffusion import Diffusion
 from empirical.shapes.muon import Muon
@@ -188,7 +189,7 @@ def main(
     every: int = 1000,
     threads: int = 1,
     n: int = 60,
-    guidance: float = 4.0,
+    guidance: float = alignment.GUIDANCE,
     name: str = "denoiser",
     build: Path = BUILD,
     export: Path | None = None,
@@ -221,7 +222,7 @@ def main(
     train(run, steps, every, report, lambda: watch(run, vae, n, guidance))
     if export is not None:
         model.save_pipeline(run.average.pipeline(vae), export)
-        (export / "training.json").write_text(json.dumps(provenance(run, build / f"{name}.jsonl"), indent=1) + "\n")
+        write_text(export / "training.json", json.dumps(provenance(run, build / f"{name}.jsonl"), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from empirical.measure_gap import read_prompts
+from empirical.defaults import read_prompts
 from empirical.meter.pipelines import EMBEDDED
+from empirical.shapes.alignment import prompts as captions
+from empirical.shapes.scene import FAMILIES
 from gapbound._validate import count
 
 
@@ -78,10 +80,8 @@ def training(file: Path | None, model: str) -> tuple[str, ...]:
         return tuple(read_prompts(file, model))
     if model != EMBEDDED:
         return tuple(f"a photo of a {animal}" for animal in ANIMALS[:-HELD_OUT])
-    from empirical.shapes.alignment import prompts as captions
-
     judged = set(held_out(None, model))
-    found = dict.fromkeys(text for family in ("single", "pair", "count") for text in captions(32, family, seed=3))
+    found = dict.fromkeys(text for family in FAMILIES for text in captions(32, family, seed=3))
     return tuple(text for text in found if text not in judged)
 
 

@@ -18,19 +18,19 @@ from diffusers import DiffusionPipeline
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from analysis.files import write_text
+from empirical.defaults import default_rewards
 from empirical.meter.measure import named_rewards
-from empirical.meter.pipelines import denoiser, load
-from empirical.meter.store import write_text
+from empirical.meter.pipelines import DTYPES, denoiser, load
 from empirical.training import checkpoint, tune
 from empirical.training.evaluate import Exam
 from empirical.training.log import Log
 from empirical.training.policy import Policy
 from empirical.training.prompts import Prompts, held_out, training
-from empirical.training.settings import TRACKERS, Common, check, default_reward
+from empirical.training.settings import TRACKERS, Common, check
 from gapbound.updates import PromptBuffer
 
 Say = Callable[[str], Any]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -192,7 +192,7 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
         pipeline, config.steps, config.profile, config.guidance, config.sampler, config.size, reference=reference
     )
     _check_steps(config, policy)
-    rewards = named_rewards([config.reward or default_reward(config.model), *config.also])
+    rewards = named_rewards([config.reward or default_rewards(config.model)[0], *config.also])
     parameters = list(tune.trainable(denoiser(pipeline)).values())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     policy.network = accelerator.prepare_model(denoiser(pipeline))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from empirical.meter.pipelines import EMBEDDED
+from empirical.shapes.alignment import GUIDANCE
 from gapbound._validate import count, finite, non_negative, positive
 
 FREE = ("epochs", "out", "keep", "tracker", "dry_run")  # may change when a run goes on
@@ -31,7 +32,7 @@ class Common:
     eta: Annotated[
         tuple[float, ...], tyro.conf.arg(help="Stochasticity of rollouts: a number, or one for each step.")
     ] = (1.0,)
-    guidance: Annotated[float, tyro.conf.arg(help="Of rollouts and their replay alike; 1 for none.")] = 4.0
+    guidance: Annotated[float, tyro.conf.arg(help="Of rollouts and their replay alike; 1 for none.")] = GUIDANCE
     sampler: Annotated[str, tyro.conf.arg(help="A name of empirical.schedulers.")] = "gddim"
     size: Annotated[int | None, tyro.conf.arg(help="Pixels of the images; the pipeline's own if none.")] = None
 
@@ -124,8 +125,3 @@ def _check_division(config: Common, processes: int) -> None:
             f"batch {config.batch} must be a multiple of updates x processes x micro_batch = {config.updates} x "
             f"{processes} x {config.micro_batch} = {part * config.micro_batch}"
         )
-
-
-def default_reward(model: str) -> str:
-    """The embedded model's captions can be verified from pixels; elsewhere only what needs no weights is certain."""
-    return "alignment" if model == EMBEDDED else "jpeg_compressibility"
