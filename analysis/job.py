@@ -98,7 +98,7 @@ def checked_device(device: str) -> str:
         torch.Generator(device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]  # torch goes on for half a page
         raise SystemExit(f"--device: torch cannot use {device!r} here ({reason}); try cpu") from None
     return device
 

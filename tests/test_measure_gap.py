@@ -9,8 +9,6 @@ import pipelines as tiny
 import pytest
 
 from empirical import measure_gap as command
-from empirical.defaults import read_prompts
-from empirical.meter.pipelines import EMBEDDED
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +58,6 @@ def test_what_cannot_be_is_said_in_a_line(saved, prompts, tmp_path, arguments, m
         command.main(**given)
 
 
-def test_a_prompt_file_that_cannot_be_read_or_is_empty_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"cannot read the prompts in .*missing.txt"):
-        read_prompts(tmp_path / "missing.txt", EMBEDDED)
-    (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(ValueError, match=r"empty.txt holds no prompt; give one a line"):
-        read_prompts(tmp_path / "empty.txt", EMBEDDED)
-    (tmp_path / "image.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(ValueError, match="cannot read the prompts in"):
-        read_prompts(tmp_path / "image.txt", EMBEDDED)
-
-
 def test_an_empty_line_between_prompts_is_named(saved, tmp_path):
     (tmp_path / "p.txt").write_text("a cat\n\na dog\n")
     with pytest.raises(SystemExit, match="error: prompt 2 is empty"):
@@ -90,11 +77,6 @@ def test_an_interrupt_says_how_to_go_on(saved, prompts, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "measure_gap", interrupted)
     with pytest.raises(SystemExit, match=r"interrupted; what is finished is in .*out, and the same command goes on"):
         command.main(str(saved), prompts, out=tmp_path / "out", **SMALL)
-
-
-def test_the_embedded_models_prompts_are_captions_and_none_repeats():
-    found = read_prompts(None, EMBEDDED)
-    assert len(found) == len(set(found)) >= 12
 
 
 @pytest.mark.slow
