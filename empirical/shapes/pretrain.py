@@ -192,6 +192,7 @@ def main(
     guidance: float = alignment.GUIDANCE,
     name: str = "denoiser",
     build: Path = BUILD,
+    vae: Path | None = None,
     export: Path | None = None,
 ) -> None:
     """Train, or go on training, the embedded model.
@@ -205,23 +206,27 @@ def main(
         guidance: of those.
         name: of the checkpoint.
         build: folder of checkpoints and logs.
+        vae: folder of a finished autoencoder, such as weights/diffusion/vae, instead of training one.
         export: write the pipeline into this folder at the end, in half precision.
     """
     torch.set_num_threads(threads)
     console = Console()
-    vae = autoencoder.train(
-        autoencoder.Training(), build / "autoencoder.pt", lambda step, loss: console.print(step, loss)
-    )
-    run = Run(training, source_of(vae, training, build), build / f"{name}.pt")
+    if vae is None:
+        coder = autoencoder.train(
+            autoencoder.Training(), build / "autoencoder.pt", lambda step, loss: console.print(step, loss)
+        )
+    else:
+        coder = AutoencoderTiny.from_pretrained(vae).float().eval()
+    run = Run(training, source_of(coder, training, build), build / f"{name}.pt")
 
     def report(line: dict[str, Any]) -> None:
         with (build / f"{name}.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         console.print(line)
 
-    train(run, steps, every, report, lambda: watch(run, vae, n, guidance))
+    train(run, steps, every, report, lambda: watch(run, coder, n, guidance))
     if export is not None:
-        model.save_pipeline(run.average.pipeline(vae), export)
+        model.save_pipeline(run.average.pipeline(coder), export)
         write_text(export / "training.json", json.dumps(provenance(run, build / f"{name}.jsonl"), indent=1) + "\n")
 
 

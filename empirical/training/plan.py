@@ -1,4 +1,4 @@
-"""What a run would do: images, network passes, memory; printed by ``--dry-run``."""
+"""What a run would do: images, network passes, memory, time; printed by ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import time
 from typing import Any
 
 import torch
+from diffusers import FluxPipeline
 from rich.console import Console
+from torch import nn
 
 from empirical.meter.draws import Draws
-from empirical.meter.pipelines import denoiser
+from empirical.meter.pipelines import DTYPES, denoiser, image_size, latent_shape
 from empirical.training import tune
+from empirical.training.memory import Budget, Sizes, budget
 from empirical.training.rollout import passes, roll
-from empirical.training.run import assemble
+from empirical.training.run import Run, assemble
 from empirical.training.settings import Common
+
+BACKWARD = 2.0  # passes that a backward pass takes; one more where blocks are computed again
 
 
 def planned(config: Common) -> dict[str, Any]:
@@ -23,35 +28,57 @@ def planned(config: Common) -> dict[str, Any]:
         ValueError: what ``start`` refuses.
     """
     run = assemble(config, print)
-    steps, each = len(run.policy.trainable_steps), passes(run.policy)
-    trained = steps if config.train_steps is None else config.train_steps
-    images, doubled = config.epochs * config.batch, each // config.steps
-    replays = images * trained * doubled
+    steps, each = run.policy.trainable_steps, passes(run.policy)
+    images = config.epochs * config.batch
+    replays = images * (len(steps) if config.train_steps is None else config.train_steps) * (each // config.steps)
     compared = replays if config.kl_weight else 0
-    prompts, numbers = run.samples(0, range(config.micro_batch))
-    began = time.perf_counter()
-    roll(run.policy, prompts, numbers, Draws(config.seed))
-    second = (time.perf_counter() - began) / (each * config.micro_batch)
-    network, parameters = denoiser(run.pipeline), tune.trainable(denoiser(run.pipeline)).values()
-    latents = (config.steps + 1) * config.batch * roll(run.policy, prompts[:1], numbers[:1], Draws(0)).entries
-    weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    weights *= 2 if config.rank is None else 1
+    one = seconds_of_a_pass(run) / run.accelerator.num_processes
+    expected = one * (images * each + replays * (1 + BACKWARD + config.checkpointing) + compared)
     return {
         "images for training": images,
-        "steps that can be trained": list(run.policy.trainable_steps),
+        "steps that can be trained": list(steps),
         "network passes, rollout": images * each,
         "network passes with gradient": replays,
         "network passes, reference": compared,
-        "trained parameters": sum(p.numel() for p in parameters),
-        "memory of denoiser weights, MB": weights / 1e6,
-        "memory of gradients and AdamW, MB": 12 * sum(p.numel() for p in parameters) / 1e6,
-        "memory of an epoch's latents, MB": 4 * latents / 1e6,
-        "minutes expected without evaluation": second
-        * (images * each + 3 * replays + (replays if config.kl_weight else 0))
-        / 60,
+        "trained parameters": sum(p.numel() for p in run.parameters),
+        **{f"memory, MB: {name}": value / 1e6 for name, value in vars(memory(run)).items()},
+        "memory, MB: together": memory(run).total / 1e6,
+        "minutes expected without evaluation": expected / 60,
         "evaluations": len({*range(0, config.epochs, config.evaluate_every), config.epochs}),
         "device": str(torch.device(run.accelerator.device).type),
     }
+
+
+def seconds_of_a_pass(run: Run) -> float:
+    """Of one sample through the network once, in a rollout of a micro-batch."""
+    prompts, numbers = run.samples(0, range(run.config.micro_batch))
+    began = time.perf_counter()
+    roll(run.policy, prompts, numbers, Draws(run.config.seed))
+    return (time.perf_counter() - began) / (passes(run.policy) * len(prompts))
+
+
+def memory(run: Run) -> Budget:
+    """What the run needs in each process, see ``memory.budget``."""
+    config, pipeline, n = run.config, run.pipeline, run.config.micro_batch
+    condition = run.policy.condition([""] * n)
+    shape = latent_shape(pipeline, config.size)
+    inputs = {
+        condition.sample: torch.zeros(2 * n if condition.doubled else n, *shape),
+        "timestep": torch.zeros(2 * n if condition.doubled else n),
+        **condition.inputs,
+    }
+    side = [pixels // pipeline.vae_scale_factor for pixels in image_size(pipeline, config.size)]
+    others = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    own = config.batch // run.accelerator.num_processes
+    sizes = Sizes(
+        DTYPES[config.dtype], config.rank, config.checkpointing, config.ema is not None, own, config.steps
+    )
+    coder = pipeline.vae
+    channels = shape[-1] // 4 if isinstance(pipeline, FluxPipeline) else shape[0]
+    return budget(
+        denoiser(pipeline), [part for part in others if part is not denoiser(pipeline)], inputs, condition.sample,
+        coder, (n, channels, *side), sizes,
+    )  # fmt: skip
 
 
 def show_plan(config: Common, output: Console) -> None:

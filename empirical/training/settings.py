@@ -56,6 +56,9 @@ class Common:
     kl_target: Annotated[
         float | None, tyro.conf.arg(help="KL of a step, summed over entries, towards which the weight adapts.")
     ] = None
+    checkpointing: Annotated[
+        bool, tyro.conf.arg(help="Compute the denoiser's blocks again in the backward pass: less memory, more time.")
+    ] = False
     ema: Annotated[float | None, tyro.conf.arg(help="Decay of a moving average, then judged and saved.")] = None
 
     evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 20

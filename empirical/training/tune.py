@@ -28,12 +28,20 @@ def add_lora(pipeline: DiffusionPipeline, rank: int, seed: int) -> None:
         ValueError: rank is below 1.
     """
     network = frozen(pipeline)
-    config = LoraConfig(
-        r=count("rank", rank), lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian"
-    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network.add_adapter(config)
+        adapt(network, rank)
+
+
+def adapt(network: nn.Module, rank: int) -> None:
+    """Put the adapters on a frozen denoiser.
+
+    Raises:
+        ValueError: rank is below 1.
+    """
+    network.add_adapter(
+        LoraConfig(r=count("rank", rank), lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
+    )
     for parameter in trainable(network).values():
         parameter.data = parameter.data.float()
     network.eval()  # the adapters came in training mode
