@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from empirical.meter.pipelines import EMBEDDED
+from empirical.meter.pipelines import BUNDLED
 from empirical.shapes.alignment import GUIDANCE
 from empirical.shapes.alignment import prompts as captions
 from empirical.shapes.scene import FAMILIES
 
-CAPTIONS = 8  # of each family, for the embedded model
+CAPTIONS = 8  # of each family, for embedded models
 
 
 def read_prompts(file: Path | None, model: str) -> list[str]:
@@ -19,7 +19,7 @@ def read_prompts(file: Path | None, model: str) -> list[str]:
         ValueError: no such file, nothing in it, an empty line between prompts, or no file for another model.
     """
     if file is None:
-        if model != EMBEDDED:
+        if model not in BUNDLED:
             raise ValueError("--prompts is missing: a text file with a prompt a line")
         return list(dict.fromkeys(text for family in FAMILIES for text in captions(CAPTIONS, family)))
     try:
@@ -33,9 +33,9 @@ def read_prompts(file: Path | None, model: str) -> list[str]:
 
 def default_rewards(model: str) -> tuple[str, ...]:
     """The embedded model's captions can be verified from pixels; elsewhere only what needs no weights is certain."""
-    return ("alignment", "jpeg_compressibility") if model == EMBEDDED else ("jpeg_compressibility",)
+    return ("alignment", "jpeg_compressibility") if model in BUNDLED else ("jpeg_compressibility",)
 
 
 def default_guidance(model: str) -> float | None:
     """What the embedded model is sampled with; None, the class's own, elsewhere."""
-    return GUIDANCE if model == EMBEDDED else None
+    return GUIDANCE if model in BUNDLED else None

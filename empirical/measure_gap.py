@@ -17,7 +17,7 @@ from rich.console import Console
 from analysis.job import checked_device, console
 from empirical.defaults import default_guidance, default_rewards, read_prompts
 from empirical.meter import ADAPTERS, World, measure_gap, write_report
-from empirical.meter.pipelines import DTYPES, EMBEDDED, load
+from empirical.meter.pipelines import BUNDLED, DTYPES, EMBEDDED, load
 from empirical.meter.progress import Bars
 from empirical.meter.terminal import show
 
@@ -25,7 +25,7 @@ BATCH, SMALL_BATCH = 32, 8
 
 
 def main(
-    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, or 'embedded'.")] = EMBEDDED,
+    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded' or 'embedded-early'.")] = EMBEDDED,
     prompts: Annotated[
         Path | None, tyro.conf.arg(help="A text file with a prompt a line; the model's own if none.")
     ] = None,
@@ -78,7 +78,7 @@ def main(
             size=size,
             half_width=half_width,
             level=level,
-            batch_size=(BATCH if model == EMBEDDED else SMALL_BATCH) if batch_size is None else batch_size,
+            batch_size=(BATCH if model in BUNDLED else SMALL_BATCH) if batch_size is None else batch_size,
             progress=Bars(output) if world.rank == 0 else None,
         )
         if world.rank == 0:
@@ -94,7 +94,7 @@ def main(
 def finish(measurement: Any, model: str, output: Console) -> None:
     """Print the tables and write the report."""
     show(measurement.summary, measurement.provenance["time"], output)
-    title = model if model == EMBEDDED or not Path(model).exists() else Path(model).name
+    title = model if model in BUNDLED or not Path(model).exists() else Path(model).name
     output.print(f"report: {write_report(measurement, title)}", highlight=False)
 
 

@@ -21,6 +21,8 @@ from torch import nn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by their names
 EMBEDDED = "embedded"  # the model that this repository brings
+EARLY = "embedded-early"  # the same kind after too little training, which leaves something to learn
+BUNDLED = (EMBEDDED, EARLY)
 
 
 @dataclass(frozen=True)
@@ -48,24 +50,24 @@ NAMES = tuple(known.__name__ for known in KINDS)
 
 
 def load(source: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
-    """The pipeline in a folder or of an id on the hub, or the one that this repository brings ("embedded").
+    """The pipeline in a folder or of an id on the hub, or one that this repository brings (``BUNDLED``).
 
     A safety checker and a watermark are left out: they replace or alter images, and rewards would measure them.
 
     Raises:
         ValueError: no such folder or id, or a pipeline of a class that the meter does not know.
     """
-    if source == EMBEDDED:
-        from empirical.shapes.model import load_pipeline  # only who asks for it needs it
+    if source in BUNDLED:
+        from empirical.shapes.model import FOLDERS, load_pipeline  # only who asks for it needs it
 
         try:
-            made = load_pipeline().to(device)
+            made = load_pipeline(FOLDERS[source]).to(device)
             return checked(made if dtype == torch.float32 else made.to(dtype))
         except FileNotFoundError as error:
-            raise ValueError(f"the embedded model is missing: {error}") from error
+            raise ValueError(f"the model {source} is missing: {error}") from error
     is_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
     if not Path(source).exists() and not is_id:
-        raise ValueError(f"no such model: {source} is no folder; give a diffusers folder, a hub id, or {EMBEDDED!r}")
+        raise ValueError(f"no such model: {source} is no folder; give a diffusers folder, a hub id, or one of {BUNDLED}")
     try:
         index = DiffusionPipeline.load_config(source)
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from empirical.shapes.tokenizer import LENGTH
 from gapbound.schedule import STABLE_DIFFUSION
 
 WEIGHTS = Path(__file__).with_name("weights") / "diffusion"  # committed, in half precision
+FOLDERS = {"embedded": WEIGHTS, "embedded-early": WEIGHTS.with_name("early")}  # by their names in commands
+SHARED = ("vae", "tokenizer")  # of all of them; kept once, in ``WEIGHTS``
 SIDE = 8  # of the latents
 TEXT = 96  # width of the text encoder
 
@@ -81,17 +84,21 @@ def pipeline(
     return made
 
 
-def save_pipeline(made: StableDiffusionPipeline, folder: Path = WEIGHTS) -> None:
-    """Write the pipeline in half precision; the one passed in is left as it is."""
+def save_pipeline(made: StableDiffusionPipeline, folder: Path = WEIGHTS, whole: bool = True) -> None:
+    """Write the pipeline in half precision, without its ``SHARED`` parts if not ``whole``; it is left as it is."""
     parts = {name: part for name, part in made.components.items()}
     halves = {
         name: copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part for name, part in parts.items()
     }
     StableDiffusionPipeline(**halves, requires_safety_checker=False).save_pretrained(folder)
+    for name in () if whole else SHARED:
+        shutil.rmtree(folder / name)
 
 
 def load_pipeline(folder: Path = WEIGHTS) -> StableDiffusionPipeline:
     """The embedded model in fp32: ``load_pipeline()("a red circle").images[0]``. Nothing is downloaded.
+
+    ``SHARED`` parts that the folder lacks are those of ``WEIGHTS``.
 
     Raises:
         FileNotFoundError: there is no model in the folder.
@@ -99,7 +106,11 @@ def load_pipeline(folder: Path = WEIGHTS) -> StableDiffusionPipeline:
     if not (Path(folder) / "model_index.json").is_file():
         raise FileNotFoundError(f"no model in {folder}; python -m empirical.shapes.pretrain makes one")
     with _quiet():
-        made = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(torch.float32)
+        kinds = {"vae": AutoencoderTiny, "tokenizer": CLIPTokenizer}
+        lacking = {
+            name: kinds[name].from_pretrained(WEIGHTS / name) for name in SHARED if not (Path(folder) / name).is_dir()
+        }
+        made = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, **lacking).to(torch.float32)
     made.set_progress_bar_config(disable=True)
     return made
 

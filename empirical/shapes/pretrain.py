@@ -207,7 +207,7 @@ def main(
         name: of the checkpoint.
         build: folder of checkpoints and logs.
         vae: folder of a finished autoencoder, such as weights/diffusion/vae, instead of training one.
-        export: write the pipeline into this folder at the end, in half precision.
+        export: write the pipeline into this folder at the end, in half precision; without a given autoencoder.
     """
     torch.set_num_threads(threads)
     console = Console()
@@ -226,7 +226,7 @@ def main(
 
     train(run, steps, every, report, lambda: watch(run, coder, n, guidance))
     if export is not None:
-        model.save_pipeline(run.average.pipeline(coder), export)
+        model.save_pipeline(run.average.pipeline(coder), export, whole=vae is None)
         write_text(export / "training.json", json.dumps(provenance(run, build / f"{name}.jsonl"), indent=1) + "\n")
 
 

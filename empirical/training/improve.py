@@ -122,7 +122,7 @@ def improve(
         with nullcontext() if last else run.accelerator.no_sync(run.policy.network):
             share = step_share(
                 run.policy, path, k, advantage.value[own], advantage.kept[own], config.clip, run.state.kl_weight,
-                (kept * len(steps), size * len(steps)),
+                (kept * len(steps), size * len(steps)), run.policy.weight(k, config.std_power),
             )  # fmt: skip
             run.accelerator.backward(share.loss * world)
         record.add(share, run.policy.rescaling(k))

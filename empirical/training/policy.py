@@ -115,6 +115,15 @@ class Policy:
             )
         return found
 
+    def weight(self, k: int, power: float) -> float:
+        r"""Of step ``k`` in the loss: ``std_k^power`` over its mean over the trainable steps.
+
+        The gradient of a log-density is xi / std times that of the mean: without a weight the steps of least noise, where
+        it says least of the reward, drown all others.
+        """  # noqa: D415
+        stds = self.scheduler.stds
+        return float(stds[k] ** power / np.mean([stds[j] ** power for j in self.trainable_steps]))
+
     def rescaling(self, k: int) -> float | None:
         """What turns the KL of step ``k`` into that of eta = 1; None where there is no formula for it."""
         sigma, eta = self.scheduler.levels.sigma, np.broadcast_to(self.scheduler.config.eta, self.steps)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from empirical.defaults import read_prompts
-from empirical.meter.pipelines import EMBEDDED
+from empirical.meter.pipelines import BUNDLED
 from empirical.shapes.alignment import prompts as captions
 from empirical.shapes.scene import FAMILIES
 from gapbound._validate import count
@@ -72,21 +72,24 @@ ANIMALS = (
     "turkey", "fly", "llama", "camel", "bat", "gorilla", "hedgehog", "kangaroo",
 )  # fmt: skip
 HELD_OUT = 9  # of the animals, from the end
+TRAINED, JUDGED = 96, 24  # captions of each family of scenes, before those that occur twice are left out
 
 
-def training(file: Path | None, model: str) -> tuple[str, ...]:
-    """The lines of a file; without one, captions of scenes for the embedded model and animals for any other."""
+def training(file: Path | None, model: str, families: Sequence[str] = tuple(FAMILIES)) -> tuple[str, ...]:
+    """The lines of a file; without one, captions of these families for embedded models, animals for any other."""
     if file is not None:
         return tuple(read_prompts(file, model))
-    if model != EMBEDDED:
+    if model not in BUNDLED:
         return tuple(f"a photo of a {animal}" for animal in ANIMALS[:-HELD_OUT])
-    judged = set(held_out(None, model))
-    found = dict.fromkeys(text for family in FAMILIES for text in captions(32, family, seed=3))
+    judged = set(held_out(None, model))  # of all families
+    found = dict.fromkeys(text for family in families for text in captions(TRAINED, family, seed=3))
     return tuple(text for text in found if text not in judged)
 
 
-def held_out(file: Path | None, model: str) -> tuple[str, ...]:
+def held_out(file: Path | None, model: str, families: Sequence[str] = tuple(FAMILIES)) -> tuple[str, ...]:
     """The prompts of evaluations, likewise; no default is one of ``training``."""
-    if file is not None or model == EMBEDDED:
+    if file is not None:
         return tuple(read_prompts(file, model))
-    return tuple(f"a photo of a {animal}" for animal in ANIMALS[-HELD_OUT:])
+    if model not in BUNDLED:
+        return tuple(f"a photo of a {animal}" for animal in ANIMALS[-HELD_OUT:])
+    return tuple(dict.fromkeys(text for family in families for text in captions(JUDGED, family)))

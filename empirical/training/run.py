@@ -203,7 +203,7 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
         config, accelerator, pipeline, policy, parameters, optimizer,
         torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup(config.warmup)),
         None if config.ema is None else EMAModel(parameters, decay=config.ema),
-        next(iter(rewards.values())), Prompts(training(config.prompts, config.model), config.seed),
+        next(iter(rewards.values())), Prompts(training(config.prompts, config.model, config.families), config.seed),
         _exam(config, rewards), Log(config.out / "log.jsonl", active=False), say, State(kl_weight=config.kl_weight),
     )  # fmt: skip
 
@@ -211,7 +211,7 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
 def _exam(config: Common, rewards: Mapping[str, Any]) -> Exam:
     etas = {1.0} | ({config.eta[0]} if len(config.eta) == 1 else set())
     return Exam(
-        held_out(config.evaluation_prompts, config.model), rewards, tuple(sorted(etas)), config.steps, config.guidance,
+        held_out(config.evaluation_prompts, config.model, config.families), rewards, tuple(sorted(etas)), config.steps, config.guidance,
         config.evaluation_samples, config.seed, config.sampler, config.size, config.micro_batch,
     )  # fmt: skip
 

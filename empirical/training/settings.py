@@ -10,7 +10,8 @@ import tyro
 
 from empirical.meter.pipelines import EMBEDDED
 from empirical.shapes.alignment import GUIDANCE
-from gapbound._validate import count, finite, non_negative, positive
+from empirical.shapes.scene import FAMILIES
+from gapbound._validate import choice, count, finite, non_negative, positive
 
 FREE = ("epochs", "out", "keep", "tracker", "dry_run")  # may change when a run goes on
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
@@ -20,10 +21,13 @@ TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 class Common:
     """What is trained, on what, how long, and how it is judged."""
 
-    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, or 'embedded'.")] = EMBEDDED
+    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded' or 'embedded-early'.")] = EMBEDDED
     prompts: Annotated[
         Path | None, tyro.conf.arg(help="A text file with a training prompt a line; captions if none.")
     ] = None
+    families: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="Of an embedded model's captions, where no file names the prompts.")
+    ] = tuple(FAMILIES)
     reward: Annotated[str, tyro.conf.arg(help="Such as alignment, jpeg_compressibility, pick_score@PATH.")] = ""
     out: Annotated[Path, tyro.conf.arg(help="Folder of checkpoints, log, evaluations, weights.")] = Path("build/ddpo")
     seed: Annotated[int, tyro.conf.arg(help="Of everything random.")] = 0
@@ -46,6 +50,9 @@ class Common:
         int | None, tyro.conf.arg(help="Steps trained in an update, drawn anew each time; all stochastic ones if none.")
     ] = None
 
+    std_power: Annotated[
+        float, tyro.conf.arg(help="Steps weigh in the loss by their std to this power; 0 is DDPO as published.")
+    ] = 0.0
     rank: Annotated[int | None, tyro.conf.arg(help="Of the LoRA; all weights are trained if none.")] = 16
     learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 3e-4
     warmup: Annotated[int, tyro.conf.arg(help="Updates over which the learning rate rises from 0.")] = 0
@@ -108,6 +115,10 @@ def check(config: Common, processes: int) -> None:
         non_negative(name, getattr(config, name))
     if float(finite("guidance", config.guidance)) < 1:
         raise ValueError(f"guidance must be 1 (none) or more, got {config.guidance:g}")
+    if not config.families or len(set(config.families)) < len(config.families):
+        raise ValueError(f"families must name one or more of {', '.join(FAMILIES)}, once, got {config.families}")
+    for family in config.families:
+        choice("families", family, FAMILIES)
     if config.kl_target is not None and not (positive("kl_target", config.kl_target) and config.kl_weight):
         raise ValueError("kl_target adapts kl_weight, which must then start above 0; give --kl-weight, such as 0.01")
     if config.ema is not None and not 0 < config.ema < 1:

@@ -43,10 +43,11 @@ def step_share(
     clip: float,
     kl_weight: float,
     terms: tuple[float, float],
+    weight: float = 1.0,
 ) -> Share:
     r"""Step ``k``'s share of the update's loss
 
-    .. math:: \frac{1}{n_\text{kept}} \sum_\text{kept} -\min(\rho A, \operatorname{clamp}(\rho) A)
+    .. math:: \frac{w}{n_\text{kept}} \sum_\text{kept} -\min(\rho A, \operatorname{clamp}(\rho) A)
         + \frac{\beta}{n} \sum \frac{\mathrm{KL}}{\text{entries}}
 
     Args:
@@ -58,6 +59,7 @@ def step_share(
         clip: per entry.
         kl_weight: beta, 0 or more.
         terms: n_kept and n, pairs of sample and step in the whole update.
+        weight: w of the step, see ``Policy.weight``.
 
     Raises:
         TrainingStopped: the loss is not finite.
@@ -71,7 +73,7 @@ def step_share(
     loss, clipped, members = 0.0 * change.sum(), 0.0, float(kept.sum())
     if members:
         surrogate = clipped_surrogate(change, advantage.to(change), clip, kept)
-        loss, clipped = surrogate.loss * members / terms[0], surrogate.clipped * members
+        loss, clipped = surrogate.loss * weight * members / terms[0], surrogate.clipped * members
     kl = None
     if mean_ref is not None:
         kl = step_kl(mean, mean_ref, std, event_dims=mean.ndim - 1)
