@@ -152,13 +152,20 @@ def test_prompts_that_cannot_be_are_refused(texts, message):
         Prompts(texts, 0)
 
 
-@pytest.mark.parametrize("model", ["embedded", "some/model"])
+@pytest.mark.parametrize("model", ["embedded", "embedded-early", "some/model"])
 def test_no_default_prompt_is_both_trained_on_and_held_out(model):
     trained, judged = training(None, model), held_out(None, model)
     assert len(set(trained)) == len(trained) >= 20
     assert len(set(judged)) == len(judged) >= 9
     assert not set(trained) & set(judged)
     assert len(set(ANIMALS)) == len(ANIMALS)
+
+
+def test_families_choose_the_captions_of_embedded_models():
+    trained, judged = (of(None, "embedded", ("count",)) for of in (training, held_out))
+    assert all(text.startswith("two ") for text in (*trained, *judged))
+    assert set(judged) < set(held_out(None, "embedded"))
+    assert not set(trained) & set(held_out(None, "embedded"))
 
 
 def test_drawn_steps_are_ordered_distinct_and_depend_on_the_key_alone():

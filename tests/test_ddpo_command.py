@@ -216,6 +216,9 @@ def test_weights_that_are_not_finite_are_never_saved(given, tmp_path):
         ({"rank": 0}, "rank must be"),
         ({"model": "/nowhere"}, "no such model: /nowhere"),
         ({"reward": "beauty"}, "unknown reward 'beauty'"),
+        ({"families": ("crowd",)}, "unknown families 'crowd'; known: single, pair, count"),
+        ({"families": ()}, "families must name one or more of single, pair, count, once"),
+        ({"std_power": -1.0}, "std_power must be 0 or more"),
         ({"reward": "jpeg_compressibility", "also": ("jpeg_compressibility",)}, "two rewards have one name"),
     ],
 )

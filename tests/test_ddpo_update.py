@@ -176,3 +176,27 @@ def test_the_sampled_gradient_is_the_derivative_of_the_expected_reward(eta):
     (found, expected), error = both.mean(0), both[:, 0].std(ddof=1) / 12**0.5
     assert abs(found - expected) < 2 * error
     assert abs(-found - expected) > 5 * error  # the wrong sign would be seen, and so would no signal
+
+
+def test_steps_weigh_by_their_std_with_mean_1_and_the_share_scales_with_it():
+    policy = cases.policy()
+    stds = policy.scheduler.stds[list(policy.trainable_steps)]
+    weights = [policy.weight(k, 2.0) for k in policy.trainable_steps]
+    assert np.mean(weights) == pytest.approx(1)
+    np.testing.assert_allclose(np.divide(weights, weights[0]), (stds / stds[0]) ** 2)
+    assert [policy.weight(k, 0.0) for k in policy.trainable_steps] == [1.0] * 3
+    path = cases.path(policy)
+    plain, halved = (
+        step_share(policy, path, 1, ADVANTAGE, KEPT, 1e-4, 0.0, (4, 6), weight).loss for weight in (1.0, 0.5)
+    )
+    assert float(plain) != 0
+    assert float(halved) == pytest.approx(float(plain) / 2)
+
+
+def test_the_kl_is_not_weighted():
+    policy = moved(cases.policy(), 0.1)
+    path = cases.path(policy)
+    none = torch.zeros(3, dtype=torch.bool)
+    moved(policy, 0.05)
+    shares = [step_share(policy, path, 1, ADVANTAGE, none, 1e-4, 1.0, (1, 3), weight) for weight in (1.0, 0.5)]
+    assert float(shares[0].loss) == float(shares[1].loss) > 0

@@ -134,3 +134,20 @@ def test_the_committed_model_draws_what_is_asked(pipeline):
     for family in FAMILIES:
         assert found[family].passed.float().mean() >= 0.75
         assert found[family].score.mean() >= 0.8
+
+
+def test_the_early_model_shares_autoencoder_and_tokenizer_and_knows_less(pipeline):
+    early = load_pipeline(model.FOLDERS["embedded-early"])
+    assert not any((model.FOLDERS["embedded-early"] / name).exists() for name in model.SHARED)
+    for name, part in early.vae.state_dict().items():
+        assert torch.equal(part, pipeline.vae.state_dict()[name])
+    texts = alignment.prompts(40, "pair", 7)
+    shares = [verify(alignment.generate(one, texts, 10, 4.0), texts).passed.float().mean() for one in (early, pipeline)]
+    assert 0.2 < shares[0] < 0.85 < shares[1]
+
+
+def test_a_pipeline_saved_without_its_shared_parts_loads_with_those_of_the_finished_model(tmp_path, pipeline):
+    model.save_pipeline(pipeline, tmp_path, whole=False)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["scheduler", "text_encoder", "unet"]
+    loaded = model.load_pipeline(tmp_path)
+    assert torch.equal(loaded.vae.decoder.layers[0].weight, pipeline.vae.decoder.layers[0].weight)

@@ -111,7 +111,7 @@ def check(config: Common, processes: int) -> None:
     count("warmup", config.warmup, 0)
     for name in ("learning_rate", "max_norm", "clip"):
         positive(name, getattr(config, name))
-    for name in ("kl_weight", "weight_decay", "eta"):
+    for name in ("kl_weight", "weight_decay", "eta", "std_power"):
         non_negative(name, getattr(config, name))
     if float(finite("guidance", config.guidance)) < 1:
         raise ValueError(f"guidance must be 1 (none) or more, got {config.guidance:g}")

@@ -1,0 +1,153 @@
+"""What an epoch of ``train_ddpo`` costs: ``python -m analysis.benchmarks.ddpo``, minutes on an idle machine.
+
+Beyond the bare forward and backward passes of the denoiser at the same batches, which are timed in turn with whole
+epochs; and beside TRL's DDPOTrainer, the last release that has one, at the same model, batch, steps, trained steps and
+optimiser, each in processes of its own, in turn. TRL is installed into ``--environment`` with its own requirements.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+import tyro
+
+from analysis.job import console
+from empirical import train_ddpo
+from empirical.meter.pipelines import latent_shape
+from empirical.shapes.model import WEIGHTS
+from empirical.training.prompts import training
+from empirical.training.run import Run, start
+
+TRL = ("trl==0.23.1", "diffusers==0.42.1", "peft", "transformers<5", "tensorboard", "pillow")
+GUIDANCE, STEPS, BATCH, MICRO, RANK = 4.0, 10, 64, 16, 16
+
+
+def new_run(out: str, epochs: int) -> Run:
+    """Low-rank training of the embedded model on the JPEG reward, without evaluation."""
+    config = train_ddpo.Config(
+        out=Path(out), reward="jpeg_compressibility", epochs=epochs, batch=BATCH, micro_batch=MICRO, steps=STEPS,
+        guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, advantage="prompt", ema=None, also=(),
+    )  # fmt: skip
+    return start(config, lambda text: None)
+
+
+def epoch(run: Run, number: int) -> None:
+    """All that an epoch does, its checkpoint included."""
+    paths = train_ddpo.rollout(run, number)
+    rewards, failures = train_ddpo.score(run, paths)
+    advantage = train_ddpo.advantages(run, number, rewards)
+    record = train_ddpo.update(run, number, paths, advantage)
+    train_ddpo.log(run, number, rewards, advantage, failures, record, 0.0)
+    run.save(number + 1)
+
+
+def bare(run: Run) -> float:
+    """Seconds of the denoiser's passes in an epoch: the rollout's, and forward and backward of the trained steps."""
+    condition = run.policy.condition(run.samples(0, range(MICRO))[0])
+    x = torch.randn(2 * MICRO, *latent_shape(run.pipeline, None))
+    call = {condition.sample: x, "timestep": torch.full((2 * MICRO,), 501), **condition.inputs}
+    began = time.perf_counter()
+    for _ in range(BATCH // MICRO):
+        with torch.no_grad():
+            for _ in range(STEPS):
+                run.policy.network(**call)
+        for _ in run.policy.trainable_steps:
+            run.policy.network(**call)[0].sum().backward()
+    taken = time.perf_counter() - began
+    run.optimizer.zero_grad(set_to_none=True)
+    return taken
+
+
+def overhead(repeat: int) -> tuple[float, float]:
+    """Medians of the seconds of an epoch and of its bare passes, taken in turn after a warm-up."""
+    own, passes = [], []
+    with tempfile.TemporaryDirectory() as out:
+        run = new_run(out, repeat + 1)
+        for number in range(repeat + 1):
+            began = time.perf_counter()
+            epoch(run, number)
+            own.append(time.perf_counter() - began)
+            passes.append(bare(run))
+    return statistics.median(own[1:]), statistics.median(passes[1:])
+
+
+def ours(epochs: int) -> dict[str, Any]:
+    """Seconds of epochs in this process, and its peak memory."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as out:
+        run = new_run(out, epochs)
+        for number in range(epochs):
+            began = time.perf_counter()
+            epoch(run, number)
+            seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def theirs_python(environment: Path) -> Path:
+    """The interpreter of TRL's environment, which is made if it is not there."""
+    python = environment / "bin" / "python"
+    if not (environment / ".complete").is_file():
+        venv.create(environment, with_pip=True, clear=True)
+        torch_version = torch.__version__.split("+")[0]
+        subprocess.run([python, "-m", "pip", "install", "-q", f"torch=={torch_version}", *TRL], check=True)
+        (environment / ".complete").touch()
+    return python
+
+
+def measured(command: list[str]) -> dict[str, Any]:
+    """What a process printed in its last line."""
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"error: {' '.join(command[:3])} failed:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main(
+    repeat: Annotated[int, tyro.conf.arg(help="Epochs that count, of each side.")] = 7,
+    rounds: Annotated[int, tyro.conf.arg(help="Processes of each side in the comparison; 0 leaves TRL out.")] = 3,
+    environment: Annotated[Path, tyro.conf.arg(help="Where TRL is installed.")] = Path("build/trl"),
+    alone: Annotated[bool, tyro.conf.arg(help="Print this side's line of the comparison and stop.")] = False,
+) -> None:
+    """Measure and print."""
+    if alone:
+        print(json.dumps(ours(repeat)))
+        return
+    output = console()
+    whole, passes = overhead(repeat)
+    output.print(f"an epoch: {whole:.2f} s; its bare passes: {passes:.2f} s; overhead {whole / passes - 1:+.1%}")
+    if not rounds:
+        return
+    python = theirs_python(environment)
+    wanted = {
+        "model": str(WEIGHTS), "prompts": training(None, "embedded"), "epochs": repeat, "batch": BATCH,
+        "micro_batch": MICRO, "steps": STEPS, "guidance": GUIDANCE, "rank": RANK,
+    }  # fmt: skip
+    sides: dict[str, list[str]] = {
+        "train_ddpo": [sys.executable, "-m", "analysis.benchmarks.ddpo", "--alone", "--repeat", str(repeat)],
+        "TRL 0.23.1": [str(python), str(Path(__file__).with_name("ddpo_trl.py")), json.dumps(wanted)],
+    }
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, command in sides.items():
+            found[name].append(measured(command))
+    for name, results in found.items():
+        seconds = statistics.median(t for one in results for t in one["seconds"][1:])
+        peak = statistics.median(one["peak_mb"] for one in results)
+        output.print(f"{name}: {seconds:.2f} s an epoch, peak memory {peak:.0f} MB", highlight=False)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m analysis.benchmarks.ddpo")
