@@ -21,6 +21,7 @@ from analysis import job
 from analysis.figure import Program, Settings
 from analysis.style import LOOKS, REFERENCE, Look, eta_handles, panels, shared_legend, title
 
+ALSO = 2  # rewards beside the first one that are shown
 OTHER = Look("#1f7a5c", "P", "-")  # of an eta without a look of its own
 
 
@@ -59,7 +60,11 @@ def read(run: Path) -> dict[str, Any]:
     judged = [line for line in lines if line["kind"] == "evaluation"]
     if not judged:
         raise ValueError(f"{path} has no evaluation yet")
-    reward, guidance = judged[0]["gaps"][0]["reward"], judged[0]["pinned"]["plan"]["guidance"]
+    names, guidance = (
+        list(dict.fromkeys(row["reward"] for row in judged[0]["gaps"])),
+        judged[0]["pinned"]["plan"]["guidance"],
+    )
+    reward = names[0]
     at = {"role": "model", "guidance": guidance}
     return {
         "reward": reward,
@@ -68,6 +73,7 @@ def read(run: Path) -> dict[str, Any]:
         "training": [line["reward_mean"] for line in epochs],
         "evaluated": [line["epoch"] for line in judged],
         "rewards": _curves(judged, "rewards", reward=reward, **at),
+        "also": {name: _curves(judged, "rewards", reward=name, **at) for name in names[1 : 1 + ALSO]},
         "added": _curves([line for line in judged if line["epoch"]], "induced", reward=reward, **at),
         "diversity": _curves(judged, "diversity", **at),
         "path_kl": [line["path_kl"] for line in judged],
@@ -88,20 +94,24 @@ def _curves(judged: Sequence[dict[str, Any]], table: str, **wanted: Any) -> dict
 
 
 def draw(data: dict[str, Any]) -> Figure:
-    """Five panels over epochs."""
-    figure, axes = panels(2, 3)
-    (training, rewards, added), (diversity, kl, empty) = axes
-    empty.set_axis_off()
+    """Panels over epochs: the trained reward, its gap, KL and diversity, and up to two more rewards."""
+    also = list(data["runs"][0]["also"])
+    figure, axes = panels(2, 4 if len(also) > 1 else 3)
+    training, rewards, added, kl, diversity, *others = axes.flat
     for run in data["runs"]:
-        training.plot(run["epoch"], run["training"], color=REFERENCE)
-        for panel, table in ((rewards, "rewards"), (added, "added"), (diversity, "diversity")):
-            for eta, curve in run[table].items():
+        training.plot(run["epoch"], run["training"], color=REFERENCE, linewidth=0.8)
+        tables = {rewards: run["rewards"], added: run["added"], diversity: run["diversity"]}
+        tables |= {axis: run["also"][name] for axis, name in zip(others, also, strict=False)}
+        for panel, curves in tables.items():
+            for eta, curve in curves.items():
                 _points(panel, curve, LOOKS.get(float(eta), OTHER))
         kl.plot(run["evaluated"], run["path_kl"], color=REFERENCE, marker="o")
     added.axhline(0, color=REFERENCE, linewidth=0.6)
-    name = data["runs"][0]["reward"].replace("_", " ")
-    labels = (name, f"{name}, held out", "gap less that before training", "diversity", "KL of a path")
-    for axis, letter, label in zip((training, rewards, added, diversity, kl), "abcde", labels, strict=True):
+    labels = ["reward of rollouts", "reward, held out", "gap added", "KL of a path", "diversity"]
+    labels += [name.replace("_", " ") for name in also]
+    for axis in others[len(also) :]:
+        axis.set_axis_off()
+    for axis, letter, label in zip(axes.flat, "abcdefgh", labels, strict=False):
         title(axis, letter, label)
         axis.set_xlabel("epoch")
     etas = sorted({float(eta) for run in data["runs"] for eta in run["rewards"]})

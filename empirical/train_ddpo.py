@@ -12,6 +12,7 @@ https://arxiv.org/abs/2305.13301; the sampler's steps are those of ``gapbound.ke
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from analysis.job import console
 from empirical.meter.draws import Draws
+from empirical.meter.pipelines import BUNDLED
 from empirical.rewards import score_masked
 from empirical.training import evaluate, finish
 from empirical.training.improve import Record, improve
@@ -31,7 +33,7 @@ from empirical.training.plan import show_plan
 from empirical.training.prompts import pick_steps
 from empirical.training.rollout import Trajectory, decode, roll
 from empirical.training.run import Run, Say, start
-from empirical.training.settings import Common
+from empirical.training.settings import PUBLISHED, Common
 from gapbound.updates import Advantage, adapted_weight, group_advantage, prompt_advantage
 
 
@@ -42,7 +44,7 @@ class Config(Common):
     advantage: Annotated[
         Literal["prompt", "group"],
         tyro.conf.arg(help="Rewards less their mean over their std: of a prompt's latest rewards, or of its group."),
-    ] = "prompt"
+    ] = "group"
     advantage_clamp: Annotated[float, tyro.conf.arg(help="Largest absolute advantage from a prompt's rewards.")] = 5.0
 
 
@@ -140,8 +142,12 @@ def main(config: Config) -> None:
 
 
 def cli(arguments: Sequence[str] | None = None) -> Any:
-    """Read the command line."""
-    return tyro.cli(Config, args=arguments, prog="python empirical/train_ddpo.py", description=__doc__)
+    """Read the command line; what it leaves open depends on the model."""
+    found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    found.add_argument("--model", default=Config.model)
+    model = found.parse_known_args(arguments)[0].model
+    default = Config() if model in BUNDLED else Config(**PUBLISHED)
+    return tyro.cli(Config, default=default, args=arguments, prog="python empirical/train_ddpo.py", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from empirical.rewards import jpeg
 from empirical.training import tune
 from empirical.training.plan import planned
 from empirical.training.run import assemble
+from empirical.training.settings import PUBLISHED, check
 
 SMALL = ["--steps", "4", "--guidance", "3", "--epochs", "1", "--batch", "8", "--group", "2", "--micro-batch", "4",
-         "--rank", "2", "--tracker", "none"]  # fmt: skip
+         "--rank", "2", "--tracker", "none", "--updates", "1", "--dtype", "float32"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,10 @@ def test_all_weights_load_in_plain_diffusers(given, tmp_path):
     run = cases.run(given, tmp_path, epochs=1, rank=None, learning_rate=1e-4, kl_weight=0.1)
     plain = StableDiffusionPipeline.from_pretrained(given["model"], safety_checker=None)
     plain.set_progress_bar_config(disable=True)
+    as_trained = torch.channels_last  # another order of the weights in memory, another rounding
+    plain.unet.to(memory_format=as_trained)
     before = images(plain)
-    plain.unet = type(plain.unet).from_pretrained(tmp_path / "weights" / "unet")
+    plain.unet = type(plain.unet).from_pretrained(tmp_path / "weights" / "unet").to(memory_format=as_trained)
     assert torch.equal(images(plain), images(run.pipeline))
     assert not torch.equal(images(plain), before)
 
@@ -210,7 +213,7 @@ def test_weights_that_are_not_finite_are_never_saved(given, tmp_path):
         ({"clip": -1.0}, "clip must be positive"),
         ({"guidance": 0.5}, r"guidance must be 1 \(none\) or more, got 0.5"),
         ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
-        ({"kl_target": 0.1}, "kl_target adapts kl_weight, which must then start above 0"),
+        ({"kl_target": 0.1, "kl_weight": 0.0}, "kl_target adapts kl_weight, which must then start above 0"),
         ({"ema": 1.0}, "ema must lie between 0 and 1, got 1"),
         ({"rank": None, "dtype": "bfloat16"}, "all weights are trained in float32, got bfloat16"),
         ({"rank": 0}, "rank must be"),
@@ -266,3 +269,14 @@ def test_an_interrupt_says_how_to_go_on(given, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "train", interrupted)
     with pytest.raises(SystemExit, match="interrupted; the same command goes on from the last checkpoint in"):
         command.main(cases.config(given, tmp_path / "out"))
+
+
+def test_what_the_command_leaves_open_is_ddpo_as_published_for_models_that_are_not_brought_along():
+    own, other = command.cli([]), command.cli(["--model", "owner/name", "--eta", "1.2"])
+    assert (own.model, own.steps, own.rank) == ("embedded", 10, None)
+    assert own.kl_weight > 0
+    assert {name: getattr(other, name) for name in PUBLISHED} == PUBLISHED
+    assert (other.model, other.eta) == ("owner/name", (1.2,))
+    assert command.cli(["--model=owner/name", "--steps", "20"]).steps == 20
+    check(own, 1)
+    check(other, 8)

@@ -17,7 +17,11 @@ SIZES = Sizes(torch.float32, 2, False, False, 8, 4)
 
 
 def inputs(n):
-    return {"sample": torch.zeros(n, 4, 8, 8), "timestep": torch.zeros(n), "encoder_hidden_states": torch.zeros(n, 5, 16)}
+    return {
+        "sample": torch.zeros(n, 4, 8, 8),
+        "timestep": torch.zeros(n),
+        "encoder_hidden_states": torch.zeros(n, 5, 16),
+    }
 
 
 def found(pipeline, n=2, **changes):
@@ -71,7 +75,9 @@ def test_memory_grows_with_the_batch_and_blocks_that_are_computed_again_need_les
 
 def test_weights_moments_and_latents_by_hand():
     pipeline = tiny.stable_diffusion()
-    weights = sum(4 * p.numel() for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder) for p in part.parameters())
+    weights = sum(
+        4 * p.numel() for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder) for p in part.parameters()
+    )
     tuned = replica(pipeline.unet, torch.float32, 2, False)
     trained = 4 * sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     low, full = found(pipeline, ema=True), found(pipeline, rank=None)
@@ -86,7 +92,10 @@ def test_weights_moments_and_latents_by_hand():
 
 def test_half_precision_halves_frozen_weights_and_keeps_adapters_wide():
     made = replica(tiny.stable_diffusion().unet, torch.bfloat16, 2, False)
-    kinds = {p.dtype for p in made.parameters() if p.requires_grad}, {p.dtype for p in made.parameters() if not p.requires_grad}
+    kinds = (
+        {p.dtype for p in made.parameters() if p.requires_grad},
+        {p.dtype for p in made.parameters() if not p.requires_grad},
+    )
     assert kinds == ({torch.float32}, {torch.bfloat16})
     assert torch.get_default_dtype() == torch.float32
 

@@ -19,8 +19,9 @@ def write(folder, shift=0.0):
     lines = []
     for epoch in (0, 2):
         rewards = [row(0.0, 10.0 + epoch + shift), row(1.3, 20.0 + epoch), row(0.0, 99.0, guidance=1.0)]
+        other = [row(0.0, 0.5 + epoch, reward="alignment")]
         lines.append({
-            "kind": "evaluation", "epoch": epoch, "gaps": [row(1.3, -10.0)], "rewards": rewards, "path_kl": 0.5 * epoch,
+            "kind": "evaluation", "epoch": epoch, "gaps": [row(1.3, -10.0), *other], "rewards": rewards + other, "path_kl": 0.5 * epoch,
             "induced": [row(1.3, 0.25)] if epoch else [], "diversity": [row(0.0, 0.1)],
             "pinned": {"plan": {"guidance": 3.0}},
         })  # fmt: skip
@@ -34,6 +35,7 @@ def test_curves_are_the_rows_of_the_first_reward_at_the_guidance_in_use(tmp_path
     assert found["training"] == [-1.0, 0.0]
     assert found["rewards"]["0"] == {"epoch": [0, 2], "value": [10.0, 12.0], "low": [9.0, 11.0], "high": [12.0, 14.0]}
     assert found["rewards"]["1.3"]["value"] == [20.0, 22.0]
+    assert found["also"]["alignment"]["0"]["value"] == [0.5, 2.5]
     assert found["added"] == {"1.3": {"epoch": [2], "value": [0.25], "low": [-0.75], "high": [2.25]}}
     assert found["path_kl"] == [0.0, 1.0]
 

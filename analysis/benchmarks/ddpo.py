@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from empirical.shapes.model import WEIGHTS
 from empirical.training.prompts import training
 from empirical.training.run import Run, start
 
-TRL = ("trl==0.23.1", "diffusers==0.42.1", "peft", "transformers<5", "tensorboard", "pillow")
+TRL = ("trl==0.23.1", "diffusers<0.36", "transformers<5", "peft", "pillow")
 GUIDANCE, STEPS, BATCH, MICRO, RANK = 4.0, 10, 64, 16, 16
 
 
@@ -39,7 +40,7 @@ def new_run(out: str, epochs: int) -> Run:
     """Low-rank training of the embedded model on the JPEG reward, without evaluation."""
     config = train_ddpo.Config(
         out=Path(out), reward="jpeg_compressibility", epochs=epochs, batch=BATCH, micro_batch=MICRO, steps=STEPS,
-        guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, advantage="prompt", ema=None, also=(),
+        guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, std_power=0.0, advantage="prompt", ema=None, also=(),
     )  # fmt: skip
     return start(config, lambda text: None)
 
@@ -107,6 +108,17 @@ def theirs_python(environment: Path) -> Path:
     return python
 
 
+def readable(folder: Path) -> str:
+    """A copy of the embedded model whose tokenizer has the two files that TRL's release of transformers reads."""
+    copied = folder / "model"
+    shutil.copytree(WEIGHTS, copied)
+    words = json.loads((copied / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (copied / "tokenizer" / "vocab.json").write_text(json.dumps(words["vocab"]), encoding="utf-8")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in words["merges"]]
+    (copied / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    return str(copied)
+
+
 def measured(command: list[str]) -> dict[str, Any]:
     """What a process printed in its last line."""
     result = subprocess.run(command, capture_output=True, text=True)
@@ -130,23 +142,28 @@ def main(
     output.print(f"an epoch: {whole:.2f} s; its bare passes: {passes:.2f} s; overhead {whole / passes - 1:+.1%}")
     if not rounds:
         return
-    python = theirs_python(environment)
-    wanted = {
-        "model": str(WEIGHTS), "prompts": training(None, "embedded"), "epochs": repeat, "batch": BATCH,
-        "micro_batch": MICRO, "steps": STEPS, "guidance": GUIDANCE, "rank": RANK,
-    }  # fmt: skip
-    sides: dict[str, list[str]] = {
-        "train_ddpo": [sys.executable, "-m", "analysis.benchmarks.ddpo", "--alone", "--repeat", str(repeat)],
-        "TRL 0.23.1": [str(python), str(Path(__file__).with_name("ddpo_trl.py")), json.dumps(wanted)],
-    }
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, command in sides.items():
-            found[name].append(measured(command))
-    for name, results in found.items():
+    for name, results in compared(theirs_python(environment), repeat, rounds).items():
         seconds = statistics.median(t for one in results for t in one["seconds"][1:])
         peak = statistics.median(one["peak_mb"] for one in results)
         output.print(f"{name}: {seconds:.2f} s an epoch, peak memory {peak:.0f} MB", highlight=False)
+
+
+def compared(python: Path, epochs: int, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """What each side printed, process by process in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = {
+            "model": readable(Path(folder)), "prompts": training(None, "embedded"), "epochs": epochs, "batch": BATCH,
+            "micro_batch": MICRO, "steps": STEPS, "guidance": GUIDANCE, "rank": RANK,
+        }  # fmt: skip
+        sides = {
+            "train_ddpo": [sys.executable, "-m", "analysis.benchmarks.ddpo", "--alone", "--repeat", str(epochs)],
+            "TRL 0.23.1": [str(python), str(Path(__file__).with_name("ddpo_trl.py")), json.dumps(wanted)],
+        }
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, command in sides.items():
+                found[name].append(measured(command))
+    return found
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import warnings
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from PIL import Image
 from trl import DDPOConfig, DDPOTrainer, DefaultDDPOStableDiffusionPipeline
@@ -29,12 +30,11 @@ def kilobytes(image: torch.Tensor) -> float:
 
 def main(wanted: dict) -> dict:
     """Train, and tell the seconds of every epoch."""
+    PartialState(cpu=True)  # their pipeline logs
     pipeline = DefaultDDPOStableDiffusionPipeline(wanted["model"], use_lora=True)
     targets = ["to_k", "to_q", "to_v", "to_out.0"]
     pipeline.unet.add_adapter(
-        LoraConfig(
-            r=wanted["rank"], lora_alpha=wanted["rank"], init_lora_weights="gaussian", target_modules=targets
-        )
+        LoraConfig(r=wanted["rank"], lora_alpha=wanted["rank"], init_lora_weights="gaussian", target_modules=targets)
     )
     pipeline.get_trainable_layers = lambda: pipeline.unet
     draw = np.random.default_rng(0)

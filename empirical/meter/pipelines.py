@@ -67,7 +67,9 @@ def load(source: str, device: str | torch.device = "cpu", dtype: torch.dtype = t
             raise ValueError(f"the model {source} is missing: {error}") from error
     is_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
     if not Path(source).exists() and not is_id:
-        raise ValueError(f"no such model: {source} is no folder; give a diffusers folder, a hub id, or one of {BUNDLED}")
+        raise ValueError(
+            f"no such model: {source} is no folder; give a diffusers folder, a hub id, or one of {BUNDLED}"
+        )
     try:
         index = DiffusionPipeline.load_config(source)
     except (OSError, ValueError) as error:

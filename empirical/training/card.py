@@ -11,7 +11,7 @@ def card(settings: Mapping[str, Any], last: Mapping[str, Any], pipeline: str, lo
     """Markdown: what was trained, how, and the gap between deterministic and stochastic sampling afterwards."""
     use = "pipe.load_lora_weights(FOLDER)" if lora else "pipe.unet = UNet2DConditionModel.from_pretrained(FOLDER)"
     table = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
-    text = f"""# Fine-tuned for {settings["reward"] or "the default reward"}
+    text = f"""# Fine-tuned for {settings["reward"]}
 
 {"Low-rank adapters" if lora else "A denoiser"} fine-tuned by DDPO for a {pipeline}.
 

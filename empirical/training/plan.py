@@ -70,9 +70,7 @@ def memory(run: Run) -> Budget:
     side = [pixels // pipeline.vae_scale_factor for pixels in image_size(pipeline, config.size)]
     others = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     own = config.batch // run.accelerator.num_processes
-    sizes = Sizes(
-        DTYPES[config.dtype], config.rank, config.checkpointing, config.ema is not None, own, config.steps
-    )
+    sizes = Sizes(DTYPES[config.dtype], config.rank, config.checkpointing, config.ema is not None, own, config.steps)
     coder = pipeline.vae
     channels = shape[-1] // 4 if isinstance(pipeline, FluxPipeline) else shape[0]
     return budget(

@@ -19,7 +19,6 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from analysis.files import write_text
-from empirical.defaults import default_rewards
 from empirical.meter.measure import named_rewards
 from empirical.meter.pipelines import DTYPES, denoiser, load
 from empirical.training import checkpoint, tune
@@ -195,7 +194,7 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
         pipeline, config.steps, config.profile, config.guidance, config.sampler, config.size, reference=reference
     )
     _check_steps(config, policy)
-    rewards = named_rewards([config.reward or default_rewards(config.model)[0], *config.also])
+    rewards = named_rewards([config.reward, *config.also])
     parameters = list(tune.trainable(denoiser(pipeline)).values())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     policy.network = accelerator.prepare_model(denoiser(pipeline))

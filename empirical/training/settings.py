@@ -13,6 +13,12 @@ from empirical.shapes.alignment import GUIDANCE
 from empirical.shapes.scene import FAMILIES
 from gapbound._validate import choice, count, finite, non_negative, positive
 
+#: What DDPO was published with, for every model that is not brought along; ``Common`` holds what suits those that are.
+PUBLISHED = {
+    "reward": "jpeg_compressibility", "also": (), "steps": 50, "guidance": 5.0, "batch": 256, "micro_batch": 4,
+    "updates": 4, "advantage": "prompt", "std_power": 0.0, "rank": 16, "learning_rate": 3e-4, "kl_weight": 0.0,
+    "dtype": "bfloat16", "epochs": 200,
+}  # fmt: skip
 FREE = ("epochs", "out", "keep", "tracker", "dry_run")  # may change when a run goes on
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
@@ -21,14 +27,18 @@ TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 class Common:
     """What is trained, on what, how long, and how it is judged."""
 
-    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded' or 'embedded-early'.")] = EMBEDDED
+    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded' or 'embedded-early'.")] = (
+        EMBEDDED
+    )
     prompts: Annotated[
         Path | None, tyro.conf.arg(help="A text file with a training prompt a line; captions if none.")
     ] = None
     families: Annotated[
         tuple[str, ...], tyro.conf.arg(help="Of an embedded model's captions, where no file names the prompts.")
     ] = tuple(FAMILIES)
-    reward: Annotated[str, tyro.conf.arg(help="Such as alignment, jpeg_compressibility, pick_score@PATH.")] = ""
+    reward: Annotated[
+        str, tyro.conf.arg(help="Such as alignment, jpeg_compressibility, pick_score@PATH, or a sum.")
+    ] = "jpeg_compressibility+strict_alignment:0.3"
     out: Annotated[Path, tyro.conf.arg(help="Folder of checkpoints, log, evaluations, weights.")] = Path("build/ddpo")
     seed: Annotated[int, tyro.conf.arg(help="Of everything random.")] = 0
 
@@ -40,10 +50,10 @@ class Common:
     sampler: Annotated[str, tyro.conf.arg(help="A name of empirical.schedulers.")] = "gddim"
     size: Annotated[int | None, tyro.conf.arg(help="Pixels of the images; the pipeline's own if none.")] = None
 
-    epochs: Annotated[int, tyro.conf.arg(help="Rounds of rollout and update.")] = 60
+    epochs: Annotated[int, tyro.conf.arg(help="Rounds of rollout and update.")] = 80
     batch: Annotated[int, tyro.conf.arg(help="Samples an epoch, of all processes together.")] = 64
-    group: Annotated[int, tyro.conf.arg(help="Samples of a prompt in an epoch.")] = 4
-    micro_batch: Annotated[int, tyro.conf.arg(help="Samples that go through the network together.")] = 16
+    group: Annotated[int, tyro.conf.arg(help="Samples of a prompt in an epoch.")] = 8
+    micro_batch: Annotated[int, tyro.conf.arg(help="Samples that go through the network together.")] = 32
     updates: Annotated[int, tyro.conf.arg(help="Optimiser steps an epoch, each on batch / updates samples.")] = 1
 
     train_steps: Annotated[
@@ -52,14 +62,16 @@ class Common:
 
     std_power: Annotated[
         float, tyro.conf.arg(help="Steps weigh in the loss by their std to this power; 0 is DDPO as published.")
-    ] = 0.0
-    rank: Annotated[int | None, tyro.conf.arg(help="Of the LoRA; all weights are trained if none.")] = 16
+    ] = 2.0
+    rank: Annotated[int | None, tyro.conf.arg(help="Of the LoRA; all weights are trained if none.")] = None
     learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 3e-4
     warmup: Annotated[int, tyro.conf.arg(help="Updates over which the learning rate rises from 0.")] = 0
     weight_decay: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 1e-4
     max_norm: Annotated[float, tyro.conf.arg(help="Gradients are clipped to this norm.")] = 1.0
     clip: Annotated[float, tyro.conf.arg(help="Of the log-ratio per latent entry.")] = 1e-4
-    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry and step.")] = 0.0
+    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry and step.")] = (
+        0.01
+    )
     kl_target: Annotated[
         float | None, tyro.conf.arg(help="KL of a step, summed over entries, towards which the weight adapts.")
     ] = None
@@ -73,7 +85,10 @@ class Common:
         Path | None, tyro.conf.arg(help="A text file with held-out prompts; captions if none.")
     ] = None
     evaluation_samples: Annotated[int, tyro.conf.arg(help="x_T of each held-out prompt, at least 2.")] = 2
-    also: Annotated[tuple[str, ...], tyro.conf.arg(help="Rewards that are judged but not trained on.")] = ()
+    also: Annotated[tuple[str, ...], tyro.conf.arg(help="Rewards that are judged beside the trained one.")] = (
+        "jpeg_compressibility",
+        "strict_alignment",
+    )
     save_every: Annotated[int, tyro.conf.arg(help="Epochs between checkpoints.")] = 1
     keep: Annotated[int, tyro.conf.arg(help="The last checkpoints that are kept.")] = 3
     dtype: Annotated[
