@@ -25,9 +25,7 @@ BATCH, SMALL_BATCH = 32, 8
 
 
 def main(
-    model: Annotated[
-        str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded' or 'embedded-early'.")
-    ] = EMBEDDED,
+    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded', 'embedded-early'.")] = EMBEDDED,
     prompts: Annotated[
         Path | None, tyro.conf.arg(help="A text file with a prompt a line; the model's own if none.")
     ] = None,

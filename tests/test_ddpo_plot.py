@@ -21,7 +21,8 @@ def write(folder, shift=0.0):
         rewards = [row(0.0, 10.0 + epoch + shift), row(1.3, 20.0 + epoch), row(0.0, 99.0, guidance=1.0)]
         other = [row(0.0, 0.5 + epoch, reward="alignment")]
         lines.append({
-            "kind": "evaluation", "epoch": epoch, "gaps": [row(1.3, -10.0), *other], "rewards": rewards + other, "path_kl": 0.5 * epoch,
+            "kind": "evaluation", "epoch": epoch, "gaps": [row(1.3, -10.0), *other], "rewards": rewards + other,
+            "path_kl": 0.5 * epoch,
             "induced": [row(1.3, 0.25)] if epoch else [], "diversity": [row(0.0, 0.1)],
             "pinned": {"plan": {"guidance": 3.0}},
         })  # fmt: skip

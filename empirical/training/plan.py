@@ -12,7 +12,6 @@ from torch import nn
 
 from empirical.meter.draws import Draws
 from empirical.meter.pipelines import DTYPES, denoiser, image_size, latent_shape
-from empirical.training import tune
 from empirical.training.memory import Budget, Sizes, budget
 from empirical.training.rollout import passes, roll
 from empirical.training.run import Run, assemble

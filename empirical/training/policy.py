@@ -118,9 +118,9 @@ class Policy:
     def weight(self, k: int, power: float) -> float:
         r"""Of step ``k`` in the loss: ``std_k^power`` over its mean over the trainable steps.
 
-        The gradient of a log-density is xi / std times that of the mean: without a weight the steps of least noise, where
-        it says least of the reward, drown all others.
-        """  # noqa: D415
+        The gradient of a log-density is xi / std times that of the mean: without a weight the steps of least noise,
+        where it says least of the reward, drown all others.
+        """
         stds = self.scheduler.stds
         return float(stds[k] ** power / np.mean([stds[j] ** power for j in self.trainable_steps]))
 

@@ -210,8 +210,8 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
 def _exam(config: Common, rewards: Mapping[str, Any]) -> Exam:
     etas = {1.0} | ({config.eta[0]} if len(config.eta) == 1 else set())
     return Exam(
-        held_out(config.evaluation_prompts, config.model, config.families), rewards, tuple(sorted(etas)), config.steps, config.guidance,
-        config.evaluation_samples, config.seed, config.sampler, config.size, config.micro_batch,
+        held_out(config.evaluation_prompts, config.model, config.families), rewards, tuple(sorted(etas)), config.steps,
+        config.guidance, config.evaluation_samples, config.seed, config.sampler, config.size, config.micro_batch,
     )  # fmt: skip
 
 

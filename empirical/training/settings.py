@@ -27,18 +27,16 @@ TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 class Common:
     """What is trained, on what, how long, and how it is judged."""
 
-    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded' or 'embedded-early'.")] = (
-        EMBEDDED
-    )
+    model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, 'embedded', 'embedded-early'.")] = EMBEDDED
     prompts: Annotated[
         Path | None, tyro.conf.arg(help="A text file with a training prompt a line; captions if none.")
     ] = None
     families: Annotated[
         tuple[str, ...], tyro.conf.arg(help="Of an embedded model's captions, where no file names the prompts.")
     ] = tuple(FAMILIES)
-    reward: Annotated[
-        str, tyro.conf.arg(help="Such as alignment, jpeg_compressibility, pick_score@PATH, or a sum.")
-    ] = "jpeg_compressibility+strict_alignment:0.3"
+    reward: Annotated[str, tyro.conf.arg(help="Such as alignment, pick_score@PATH, or a weighted sum.")] = (
+        "jpeg_compressibility+strict_alignment:0.3"
+    )
     out: Annotated[Path, tyro.conf.arg(help="Folder of checkpoints, log, evaluations, weights.")] = Path("build/ddpo")
     seed: Annotated[int, tyro.conf.arg(help="Of everything random.")] = 0
 
@@ -50,7 +48,7 @@ class Common:
     sampler: Annotated[str, tyro.conf.arg(help="A name of empirical.schedulers.")] = "gddim"
     size: Annotated[int | None, tyro.conf.arg(help="Pixels of the images; the pipeline's own if none.")] = None
 
-    epochs: Annotated[int, tyro.conf.arg(help="Rounds of rollout and update.")] = 80
+    epochs: Annotated[int, tyro.conf.arg(help="Rounds of rollout and update.")] = 60
     batch: Annotated[int, tyro.conf.arg(help="Samples an epoch, of all processes together.")] = 64
     group: Annotated[int, tyro.conf.arg(help="Samples of a prompt in an epoch.")] = 8
     micro_batch: Annotated[int, tyro.conf.arg(help="Samples that go through the network together.")] = 32
@@ -69,9 +67,7 @@ class Common:
     weight_decay: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 1e-4
     max_norm: Annotated[float, tyro.conf.arg(help="Gradients are clipped to this norm.")] = 1.0
     clip: Annotated[float, tyro.conf.arg(help="Of the log-ratio per latent entry.")] = 1e-4
-    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry and step.")] = (
-        0.01
-    )
+    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.01
     kl_target: Annotated[
         float | None, tyro.conf.arg(help="KL of a step, summed over entries, towards which the weight adapts.")
     ] = None
