@@ -16,10 +16,16 @@ from typing import Annotated, Any
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.table import Table
 
 from analysis import job
 from analysis.figure import Program, Settings
 from analysis.style import LOOKS, REFERENCE, Look, eta_handles, panels, shared_legend, title
+from empirical.meter.plan import MODEL, Cell, Plan
+from empirical.meter.results import collect
+from empirical.meter.statistics import mean
+from empirical.meter.store import Store
+from gapbound._validate import Array
 
 ALSO = 2  # rewards beside the first one that are shown
 OTHER = Look("#1f7a5c", "P", "-")  # of an eta without a look of its own
@@ -36,7 +42,9 @@ def main(
         program.write(job.checked_folder(out), Settings())
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    job.console().print(f"{name}.png, .pdf and .json in {out}", highlight=False)
+    output = job.console()
+    output.print(table(runs))
+    output.print(f"{name}.png, .pdf and .json in {out}", highlight=False)
 
 
 def compute(runs: Sequence[Path], settings: Settings, progress: Any) -> dict[str, Any]:
@@ -78,6 +86,59 @@ def read(run: Path) -> dict[str, Any]:
         "diversity": _curves(judged, "diversity", **at),
         "path_kl": [line["path_kl"] for line in judged],
     }
+
+
+def table(runs: Sequence[Path]) -> Table:
+    """Every judged reward before and after each run, and the change in units of its spread before."""
+    shown = Table(title="held-out prompts, guidance in use; after - before, with 95 % intervals over prompts")
+    for column in ("run", "reward", "sampler", "before", "after", "change", "in std of all", "in std of a prompt"):
+        shown.add_column(column, justify="left" if column in ("run", "reward", "sampler") else "right")
+    for run in runs:
+        for one in changes(run):
+            low, high = one["interval"]
+            units = [f"{one['change'] / one[key]:+.2f}" if one[key] else "" for key in ("std", "within")]
+            ends = [f"{one[key]:.3f}" for key in ("before", "after")]
+            change = f"{one['change']:+.3f} ({low:+.3f}, {high:+.3f})"
+            shown.add_row(run.name, one["reward"], one["sampler"], *ends, change, *units)
+    return shown
+
+
+def changes(run: Path) -> list[dict[str, Any]]:
+    """By reward, ODE and training SDE: means before and after, the change paired by prompt, and spreads before.
+
+    ``std`` is over all images before training, ``within`` over images of one prompt (0 where they are alike).
+    """
+    first, last = (_rewards(folder) for folder in _evaluations(run))
+    found = []
+    for (reward, sampler), before in first.items():
+        after = last[reward, sampler]
+        change = mean(after - before)
+        spreads = {"std": float(before.std(ddof=1)), "within": float(before.var(1, ddof=1).mean() ** 0.5)}
+        values = {"before": float(before.mean()), "after": float(after.mean()), "change": change.value}
+        found.append({"reward": reward, "sampler": sampler, "interval": change.interval, **values, **spreads})
+    return found
+
+
+def _evaluations(run: Path) -> tuple[Path, Path]:
+    folders = sorted((run / "evaluations").glob("epoch-*"))
+    if len(folders) < 2:
+        raise ValueError(f"{run} needs an evaluation before and one after training, found {len(folders)}")
+    return folders[0], folders[-1]
+
+
+def _rewards(folder: Path) -> dict[tuple[str, str], Array]:
+    """Of every reward and sampler at the guidance in use, shape (prompts, samples)."""
+    configuration = json.loads((folder / "configuration.json").read_text(encoding="utf-8"))
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in configuration["plan"].items()}
+    plan = Plan(**settings)
+    results = collect(plan, configuration["rewards"], Store(folder, configuration, rank=1).records())
+    cell = Cell(MODEL, plan.guidance, plan.steps[0])
+    found = {}
+    for r, reward in enumerate(results.rewards):
+        found[reward, "ODE"] = results.cells[cell].ode[r]
+        for e, eta in enumerate(plan.etas):
+            found[reward, f"SDE, eta {eta:g}"] = results.cells[cell].sde[r, e].mean(-1)
+    return found
 
 
 def _curves(judged: Sequence[dict[str, Any]], table: str, **wanted: Any) -> dict[str, Any]:
