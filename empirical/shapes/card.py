@@ -74,10 +74,10 @@ recovered from the trained embeddings and the loss, and `tokenizer.py` now gives
 logged before that was measured with other ids and is discarded: the curve in `weights/diffusion/training.json` holds
 what was measured afterwards, {_curve(training)}.
 
-A second model, `embedded-early` to every command (`weights/early`), is of the same kind with a UNet of width 64, stopped
-after 1,400 steps: it confuses shapes and relations, which leaves fine-tuning something to learn. It shares autoencoder and
-tokenizer: `python -m empirical.shapes.pretrain --training.width 64 --steps 1400 --vae empirical/shapes/weights/diffusion/vae
---export empirical/shapes/weights/early`.
+A second model, `embedded-early` to every command, is of the same kind with a UNet of width 64, stopped after 1,400
+steps: it confuses shapes and relations, which leaves fine-tuning something to learn. It shares the autoencoder:
+`python -m empirical.shapes.pretrain --training.width 64 --steps 1400 --vae VAE --export EARLY`, where VAE is
+`empirical/shapes/weights/diffusion/vae` and EARLY `empirical/shapes/weights/early`.
 
 ## Limits
 
