@@ -39,8 +39,8 @@ GUIDANCE, STEPS, BATCH, MICRO, RANK = 4.0, 10, 64, 16, 16
 def new_run(out: str, epochs: int) -> Run:
     """Low-rank training of the embedded model on the JPEG reward, without evaluation."""
     config = train_ddpo.Config(
-        out=Path(out), reward="jpeg_compressibility", epochs=epochs, batch=BATCH, group=4, micro_batch=MICRO, steps=STEPS,
-        guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, std_power=0.0, advantage="prompt", also=(),
+        out=Path(out), reward="jpeg_compressibility", epochs=epochs, batch=BATCH, group=4, micro_batch=MICRO,
+        steps=STEPS, guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, std_power=0.0, advantage="prompt", also=(),
     )  # fmt: skip
     return start(config, lambda text: None)
 
@@ -135,7 +135,7 @@ def main(
         return
     output = console()
     whole, share = overhead(repeat)
-    output.print(f"an epoch: {whole:.2f} s, {share:.1%} of it beyond the denoiser's passes")
+    output.print(f"an epoch: {whole:.2f} s, {share:.1%} more than the denoiser's passes", highlight=False)
     if not rounds:
         return
     for name, results in compared(theirs_python(environment), repeat, rounds).items():
