@@ -40,7 +40,8 @@ def new_run(out: str, epochs: int) -> Run:
     """Low-rank training of the embedded model on the JPEG reward, without evaluation."""
     config = train_ddpo.Config(
         out=Path(out), reward="jpeg_compressibility", epochs=epochs, batch=BATCH, group=4, micro_batch=MICRO,
-        steps=STEPS, guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, std_power=0.0, advantage="prompt", also=(),
+        steps=STEPS, guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, std_power=0.0,
+        advantage="prompt", also=(),
     )  # fmt: skip
     return start(config, lambda text: None)
 
