@@ -64,7 +64,7 @@ def largest(budgets: dict[int, Budget], card: int) -> str:
 
 def main(
     micro_batches: Annotated[tuple[int, ...], tyro.conf.arg(help="Samples that go through together.")] = (
-        1, 2, 4, 8, 16, 32,
+        1, 2, 4, 8, 16, 32, 64, 128,
     ),
     rank: Annotated[int, tyro.conf.arg(help="Of the LoRA.")] = 16,
     samples: Annotated[int, tyro.conf.arg(help="An epoch's samples on this GPU.")] = 256,
