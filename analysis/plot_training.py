@@ -106,9 +106,13 @@ def table(runs: Sequence[Path]) -> Table:
 def changes(run: Path) -> list[dict[str, Any]]:
     """By reward, ODE and training SDE: means before and after, the change paired by prompt, and spreads before.
 
-    ``std`` is over all images before training, ``within`` over images of one prompt (0 where they are alike).
+    Nothing for a run that was judged once. ``std`` is over all images before training, ``within`` over images of one
+    prompt (0 where they are alike).
     """
-    first, last = (_rewards(folder) for folder in _evaluations(run))
+    folders = sorted((run / "evaluations").glob("epoch-*"))
+    if len(folders) < 2:
+        return []
+    first, last = _rewards(folders[0]), _rewards(folders[-1])
     found = []
     for (reward, sampler), before in first.items():
         after = last[reward, sampler]
@@ -117,13 +121,6 @@ def changes(run: Path) -> list[dict[str, Any]]:
         values = {"before": float(before.mean()), "after": float(after.mean()), "change": change.value}
         found.append({"reward": reward, "sampler": sampler, "interval": change.interval, **values, **spreads})
     return found
-
-
-def _evaluations(run: Path) -> tuple[Path, Path]:
-    folders = sorted((run / "evaluations").glob("epoch-*"))
-    if len(folders) < 2:
-        raise ValueError(f"{run} needs an evaluation before and one after training, found {len(folders)}")
-    return folders[0], folders[-1]
 
 
 def _rewards(folder: Path) -> dict[tuple[str, str], Array]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from analysis.plot_training import changes
 from empirical import train_ddpo as command
 from empirical.rewards import jpeg
 from empirical.training import tune
@@ -104,6 +105,22 @@ def test_evaluations_are_pinned_and_compare_with_the_model_before_training(finis
     assert pinned["plan"]["prompts"] == cases.HELD_OUT
     assert pinned["models"]["weights"] == "ema"
     assert pinned["last_step"]["convention"] == "noise is left in"
+
+
+def test_the_changes_of_a_run_are_those_of_its_log_and_its_spreads_those_before(finished):
+    first, *_, last = lines(finished.config.out, "evaluation")
+    logged = [
+        {(r["reward"], r["eta"]): r["value"] for r in line["rewards"] if r["role"] == "model" and r["guidance"] == 3.0}
+        for line in (first, last)
+    ]
+    found = {(one["reward"], one["sampler"]): one for one in changes(finished.config.out)}
+    assert set(found) == {("jpeg_compressibility", name) for name in ("ODE", "SDE, eta 1", "SDE, eta 1.2")}
+    for (reward, eta), before in logged[0].items():
+        one = found[reward, f"SDE, eta {eta:g}" if eta else "ODE"]
+        assert one["change"] == pytest.approx(logged[1][reward, eta] - before)
+        assert one["before"] == pytest.approx(before)
+        assert one["std"] > 0
+        assert one["interval"][0] <= one["change"] <= one["interval"][1]
 
 
 def test_evaluation_leaves_the_weights_and_the_run_as_they_were(given, finished, tmp_path):
