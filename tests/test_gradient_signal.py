@@ -22,6 +22,12 @@ def test_the_ratio_of_known_gradients_is_within_its_error(strength):
         assert found.ratio > 5 * found.error  # it would be seen
 
 
+def test_the_error_is_the_scatter_of_repetitions():
+    found = [signal(drawn(0.3, n=40, seed=seed)) for seed in range(200)]
+    scatter = torch.tensor([one.ratio for one in found]).std()
+    assert float(torch.tensor([one.error for one in found]).mean()) == pytest.approx(float(scatter), rel=0.2)
+
+
 def test_two_epochs_are_refused():
     with pytest.raises(ValueError, match="epochs must be at least 3, got 2"):
         signal(drawn(0.0, n=2))
