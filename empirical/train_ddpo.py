@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -29,7 +29,7 @@ from empirical.meter.pipelines import BUNDLED
 from empirical.rewards import score_masked
 from empirical.training import evaluate, finish
 from empirical.training.improve import Record, improve
-from empirical.training.plan import show_plan
+from empirical.training.plan import network_passes, show_plan
 from empirical.training.prompts import pick_steps
 from empirical.training.rollout import Trajectory, decode, roll
 from empirical.training.run import Run, Say, start
@@ -68,7 +68,8 @@ def train(config: Config, say: Say, accelerator: Accelerator | None = None) -> R
 
 def rollout(run: Run, epoch: int) -> list[Trajectory]:
     """This process's share of the epoch's samples, a batch at a time, in the order in which updates take them."""
-    return [roll(run.policy, *run.samples(epoch, numbers), Draws(run.config.seed)) for numbers in run.shares()]
+    draws, together = Draws(run.config.seed), run.config.together
+    return [roll(run.policy, *run.samples(epoch, numbers), draws, together) for numbers in run.shares()]
 
 
 def score(run: Run, paths: Sequence[Trajectory]) -> tuple[Tensor, list[str]]:
@@ -119,15 +120,18 @@ def log(
         "kl_weight": run.state.kl_weight,
         "learning_rate": run.schedule.get_last_lr()[0],
         "updates": run.state.updates,
+        "network_passes": network_passes(run),
         **record.record(run.config.clip),
     }
     run.log.add("epoch", epoch, values, seconds)
-    run.say(f"epoch {epoch}: reward {values['reward_mean']:.4g} (std {values['reward_std']:.3g}), {seconds:.1f} s")
+    passes = sum(values["network_passes"].values())
+    told = f"reward {values['reward_mean']:.4g} (std {values['reward_std']:.3g}), {passes:,.0f} passes, {seconds:.1f} s"
+    run.say(f"epoch {epoch}: {told}")
     if run.config.kl_target is not None and record.kl is not None:
         run.state.kl_weight = adapted_weight(run.state.kl_weight, record.kl, run.config.kl_target)
 
 
-def main(config: Config) -> None:
+def main(config: Any, train: Callable[[Any, Say], Run] = train) -> None:
     """Train, with clear words for what cannot be."""
     output = console()
     try:

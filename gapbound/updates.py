@@ -195,6 +195,27 @@ def group_advantage(reward: Tensor, failed: str = "raise") -> Advantage:
     return Advantage(value, kept, int((~spread).sum()), int((~valid).sum()))
 
 
+def combined_advantage(parts: Mapping[str, Advantage], weights: Mapping[str, float]) -> Advantage:
+    r"""Several rewards, each normalised by itself: ``A = sum_k w_k A_k``.
+
+    A part that has no advantage for a sample adds 0; a sample is kept where any part has one. ``flat`` and ``failed``
+    are summed over the parts.
+
+    Args:
+        parts: name -> the advantages by one reward, all of one shape; at least one.
+        weights: of the same names.
+
+    Raises:
+        ValueError: no part, or names that differ.
+    """
+    if not parts or set(parts) != set(weights):
+        raise ValueError(f"parts and weights need the same names, at least one, got {[*parts]} and {[*weights]}")
+    value = torch.stack([weights[name] * part.value for name, part in parts.items()]).sum(0)
+    kept = torch.stack([part.kept for part in parts.values()]).any(0)
+    counts = (sum(getattr(part, name) for part in parts.values()) for name in ("flat", "failed", "clamped"))
+    return Advantage(value, kept, *counts)
+
+
 @dataclass(frozen=True)
 class PromptBuffer:
     """The latest rewards of every prompt, an immutable value; see ``prompt_advantage``.

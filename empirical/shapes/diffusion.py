@@ -31,6 +31,11 @@ class Diffusion(nn.Module):
         self.unet = model.denoiser(width, blocks)
         self.register_buffer("alpha_bar", model.scheduler(prediction).alphas_cumprod, persistent=False)
 
+    @property
+    def denoiser(self) -> nn.Module:
+        """What is called at every step of a sampler."""
+        return self.unet
+
     def loss(self, batch: Batch) -> Tensor:
         r"""Squared error of x_0, weighted by ``min(snr, gamma)``, written as a weight on the network's own target.
 

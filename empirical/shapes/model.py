@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from empirical.shapes.autoencoder import CHANNELS
@@ -19,27 +28,40 @@ from empirical.shapes.tokenizer import LENGTH
 from gapbound.schedule import STABLE_DIFFUSION
 
 WEIGHTS = Path(__file__).with_name("weights") / "diffusion"  # committed, in half precision
-FOLDERS = {"embedded": WEIGHTS, "embedded-early": WEIGHTS.with_name("early")}  # by their names in commands
-SHARED = ("vae", "tokenizer")  # of all of them; kept once, in ``WEIGHTS``
+FOLDERS = {  # by their names in commands
+    "embedded": WEIGHTS,
+    "embedded-early": WEIGHTS.with_name("early"),
+    "embedded-flow": WEIGHTS.with_name("flow"),
+}
+SHARED = {"vae": "vae", "tokenizer": "tokenizer", "tokenizer_2": "tokenizer"}  # part -> its one copy, in ``WEIGHTS``
 SIDE = 8  # of the latents
 TEXT = 96  # width of the text encoder
+JOINED = 64  # width of each of the flow model's two
+HEAD = 24  # width of an attention head of the flow model's
 
 
-def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT) -> CLIPTextModel:
+def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Two layers of CLIP's text model for this tokenizer."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=3 * width,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=LENGTH,
-            projection_dim=width,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    return CLIPTextModel(_text_config(tokenizer, TEXT))
+
+
+def projected_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """The same, narrower and with a projection of the whole caption, as Stable Diffusion 3 takes two of."""
+    return CLIPTextModelWithProjection(_text_config(tokenizer, JOINED))
+
+
+def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
@@ -59,6 +81,29 @@ def denoiser(width: int = 80, blocks: str = "DC") -> UNet2DConditionModel:
         attention_head_dim=4,  # the number of heads, in spite of its name
         norm_num_groups=8,
     )
+
+
+def transformer(width: int, layers: int, patch: int = 2) -> SD3Transformer2DModel:
+    """Stable Diffusion 3's transformer on patches of the latents; the width is a multiple of ``HEAD``."""
+    return SD3Transformer2DModel(
+        sample_size=SIDE,
+        patch_size=patch,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_layers=layers,
+        attention_head_dim=HEAD,
+        num_attention_heads=width // HEAD,
+        joint_attention_dim=2 * JOINED,
+        caption_projection_dim=width,
+        pooled_projection_dim=2 * JOINED,
+        pos_embed_max_size=SIDE // patch,
+        qk_norm="rms_norm",
+    )
+
+
+def flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Flow matching's ODE sampler, its times not shifted."""
+    return FlowMatchEulerDiscreteScheduler(shift=1.0)
 
 
 def scheduler(prediction: str) -> DDIMScheduler:
@@ -84,33 +129,39 @@ def pipeline(
     return made
 
 
-def save_pipeline(made: StableDiffusionPipeline, folder: Path = WEIGHTS, whole: bool = True) -> None:
+def save_pipeline(made: DiffusionPipeline, folder: Path = WEIGHTS, whole: bool = True) -> None:
     """Write the pipeline in half precision, without its ``SHARED`` parts if not ``whole``; it is left as it is."""
-    parts = {name: part for name, part in made.components.items()}
     halves = {
-        name: copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part for name, part in parts.items()
+        name: copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part
+        for name, part in made.components.items()
     }
-    StableDiffusionPipeline(**halves, requires_safety_checker=False).save_pretrained(folder)
+    other = {"requires_safety_checker": False} if isinstance(made, StableDiffusionPipeline) else {}
+    type(made)(**halves, **other).save_pretrained(folder)
     for name in () if whole else SHARED:
-        shutil.rmtree(folder / name)
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def load_pipeline(folder: Path = WEIGHTS) -> StableDiffusionPipeline:
-    """The embedded model in fp32: ``load_pipeline()("a red circle").images[0]``. Nothing is downloaded.
+def load_pipeline(folder: Path = WEIGHTS) -> DiffusionPipeline:
+    """An embedded model in fp32: ``load_pipeline()("a red circle").images[0]``. Nothing is downloaded.
 
     ``SHARED`` parts that the folder lacks are those of ``WEIGHTS``.
 
     Raises:
         FileNotFoundError: there is no model in the folder.
     """
-    if not (Path(folder) / "model_index.json").is_file():
+    index = Path(folder) / "model_index.json"
+    if not index.is_file():
         raise FileNotFoundError(f"no model in {folder}; python -m empirical.shapes.pretrain makes one")
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    absent = {name: None for name, kind in parts.items() if kind == [None, None]}  # diffusers asks for these again
     with _quiet():
         kinds = {"vae": AutoencoderTiny, "tokenizer": CLIPTokenizer}
         lacking = {
-            name: kinds[name].from_pretrained(WEIGHTS / name) for name in SHARED if not (Path(folder) / name).is_dir()
+            name: kinds[copy_of].from_pretrained(WEIGHTS / copy_of)
+            for name, copy_of in SHARED.items()
+            if name in parts and not (Path(folder) / name).is_dir()
         }
-        made = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, **lacking).to(torch.float32)
+        made = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent, **lacking).to(torch.float32)
     made.set_progress_bar_config(disable=True)
     return made
 

@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from analysis.files import write_text
 from empirical.shapes import alignment, autoencoder, checkpoint, data, model, tokenizer
 from empirical.shapes.diffusion import Diffusion
+from empirical.shapes.flow import Flow
 from empirical.shapes.muon import Muon
 
 BUILD = Path("build/shapes")  # not committed
@@ -44,9 +45,9 @@ class Training:
         drop: probability of leaving the caption out.
         ema: decay of the moving average of the weights.
         scenes: of the training set.
-        prediction: ``epsilon`` or ``v_prediction``.
+        prediction: ``epsilon`` or ``v_prediction`` of a UNet, or ``flow`` of Stable Diffusion 3's transformer.
         width: of the denoiser.
-        blocks: of the denoiser.
+        blocks: of the UNet, see ``model.denoiser``; for a transformer a J, joint attention, for each layer.
         seed: of weights and draws; even.
     """
 
@@ -80,7 +81,7 @@ class Run:
         self.training, self.source, self.path = training, source, path
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
-            self.model = Diffusion(tokenizer.new(), training.prediction, training.width, training.blocks)
+            self.model = untrained(training)
         self.model.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = Muon(*split(self.model), lr=1.0, spectral=training.rate, adam=training.adam)
@@ -116,11 +117,30 @@ class Run:
         return loss.detach()
 
 
-def split(model: Diffusion) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The matrices and convolutions inside the UNet, and everything else: its first and last layers, text, biases."""
-    outer = ("conv_in", "conv_out", "time_embedding")
-    named = model.unet.named_parameters()
-    matrices = [part for name, part in named if part.ndim > 1 and not name.startswith(outer)]
+def untrained(training: Training) -> Diffusion | Flow:
+    """Networks with random weights.
+
+    Raises:
+        ValueError: blocks that the denoiser does not have, or a width that its heads do not divide.
+    """
+    if training.prediction != "flow":
+        return Diffusion(tokenizer.new(), training.prediction, training.width, training.blocks)
+    if set(training.blocks) != {"J"}:
+        raise ValueError(f"a flow model has a J for each layer as its blocks, such as JJJJ, got {training.blocks!r}")
+    if training.width % model.HEAD:
+        raise ValueError(f"the width of a flow model is a multiple of {model.HEAD}, got {training.width}")
+    return Flow(tokenizer.new(), training.width, len(training.blocks))
+
+
+OUTER = (  # the first and last layers of denoisers
+    "conv_in", "conv_out", "time_embedding", "pos_embed", "time_text_embed", "context_embedder", "norm_out", "proj_out",
+)  # fmt: skip
+
+
+def split(model: Diffusion | Flow) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices and convolutions inside the denoiser, and everything else: its first and last layers, text, biases."""
+    named = model.denoiser.named_parameters()
+    matrices = [part for name, part in named if part.ndim > 1 and not name.startswith(OUTER)]
     chosen = {id(part) for part in matrices}
     return matrices, [part for part in model.parameters() if id(part) not in chosen]
 
@@ -175,8 +195,7 @@ def provenance(run: Run, log: Path) -> dict[str, Any]:
         "denoiser": asdict(run.training),
         "autoencoder": asdict(autoencoder.Training()),
         "parameters": {
-            "unet": sum(part.numel() for part in run.model.unet.parameters()),
-            "text_encoder": sum(part.numel() for part in run.model.text_encoder.parameters()),
+            name: sum(part.numel() for part in network.parameters()) for name, network in run.model.named_children()
         },
         "versions": {name: version(name) for name in packages},
         "curve": [line for line in lines if line["step"] <= run.step],

@@ -71,7 +71,7 @@ def examine(
         exam: what is asked.
         folder: where the meter keeps its pairs; an interrupted evaluation goes on there.
         before: the folder of the evaluation before training, which is the reference; None if this is it.
-        policy: the sampler trained on, for the KL.
+        policy: a sampler at the training eta, for the KL.
         weights: "raw" or "ema", for the record.
     """
     measured = measure_gap(
@@ -99,7 +99,7 @@ def at(run: Run, epoch: int) -> None:
     with untouched_random_state(), run.judged() as weights:
         record = examine(
             run.pipeline, run.exam, folder / f"epoch-{epoch:06d}", folder / "epoch-000000" if epoch else None,
-            run.policy, weights,
+            replace(run.policy, eta=run.config.profile, flash=None), weights,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     run.log.add(EVALUATION, epoch, record, seconds)

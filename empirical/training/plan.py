@@ -27,16 +27,18 @@ def planned(config: Common) -> dict[str, Any]:
         ValueError: what ``start`` refuses.
     """
     run = assemble(config, print)
-    steps, each = run.policy.trainable_steps, passes(run.policy)
-    images = config.epochs * config.batch
-    replays = images * (len(steps) if config.train_steps is None else config.train_steps) * (each // config.steps)
-    compared = replays if config.kl_weight else 0
+    images, by_epoch = config.epochs * config.batch, []
+    for epoch in range(config.epochs):
+        run.policy.use(config.eta_at(epoch))
+        by_epoch.append(network_passes(run))
+    rolled, replays, compared = (sum(one[key] for one in by_epoch) for key in ("rollout", "gradient", "reference"))
+    run.policy.use(config.eta_at(0))
     one = seconds_of_a_pass(run) / run.accelerator.num_processes
-    expected = one * (images * each + replays * (1 + BACKWARD + config.checkpointing) + compared)
+    expected = one * (rolled + replays * (1 + BACKWARD + config.checkpointing) + compared)
     return {
         "images for training": images,
-        "steps that can be trained": list(steps),
-        "network passes, rollout": images * each,
+        "steps that can be trained": list(config.ever_trained(run.policy.trainable_steps)),
+        "network passes, rollout": rolled,
         "network passes with gradient": replays,
         "network passes, reference": compared,
         "trained parameters": sum(p.numel() for p in run.parameters),
@@ -48,12 +50,21 @@ def planned(config: Common) -> dict[str, Any]:
     }
 
 
+def network_passes(run: Run) -> dict[str, float]:
+    """Evaluations of the network for one sample each in an epoch, all processes together, by what they are for."""
+    config, policy = run.config, run.policy
+    trained = len(policy.trainable_steps) if config.train_steps is None else config.train_steps
+    replays = config.batch * trained * (2 if policy.doubled else 1)
+    rolled = config.batch * passes(policy, config.together)
+    return {"rollout": rolled, "gradient": replays, "reference": replays if run.state.kl_weight else 0}
+
+
 def seconds_of_a_pass(run: Run) -> float:
     """Of one sample through the network once, in a rollout of a micro-batch."""
     prompts, numbers = run.samples(0, range(run.config.micro_batch))
     began = time.perf_counter()
-    roll(run.policy, prompts, numbers, Draws(run.config.seed))
-    return (time.perf_counter() - began) / (passes(run.policy) * len(prompts))
+    roll(run.policy, prompts, numbers, Draws(run.config.seed), run.config.together)
+    return (time.perf_counter() - began) / (passes(run.policy, run.config.together) * len(prompts))
 
 
 def memory(run: Run) -> Budget:

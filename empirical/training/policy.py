@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from empirical.meter.pipelines import denoiser, without_adapters
 from empirical.schedulers import stochastic
+from empirical.schedulers.tail import tail, tail_steps
 from empirical.training.condition import Condition, prepare
 from empirical.training.guards import require_finite
 from gapbound._validate import count
@@ -32,9 +33,11 @@ class Policy:
         size: of the images in pixels, None for the pipeline's own.
         network: what to call for the denoiser, such as a wrapper that averages gradients; the denoiser itself if None.
         reference: a frozen copy of the denoiser; None where switching the LoRA off gives it.
+        flash: steps of a second-order ODE solver, in place of the deterministic ones at the end; None to leave them.
 
     Raises:
-        ValueError: a scheduler without a stochastic form, a profile of the wrong length, an unknown sampler.
+        ValueError: a scheduler without a stochastic form, a profile of the wrong length, an unknown sampler; a flash
+            of more steps than there are, or of a scheduler that clips.
     """
 
     pipeline: DiffusionPipeline
@@ -45,8 +48,10 @@ class Policy:
     size: int | None = None
     network: Any = None
     reference: nn.Module | None = None
+    flash: int | None = None
     scheduler: Any = field(init=False)
     dtype: torch.dtype = field(init=False)
+    doubled: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the scheduler and set its grid."""
@@ -55,7 +60,18 @@ class Policy:
         self.dtype = next(denoiser(self.pipeline).parameters()).dtype  # adapters may be wider
         self.network = denoiser(self.pipeline) if self.network is None else self.network
         with torch.no_grad():
-            self.condition([""])  # sets the grid, and refuses what cannot be before any work
+            self.doubled = self.condition([""]).doubled  # sets the grid, and refuses what cannot be before any work
+        self.solver()
+
+    def use(self, eta: float | Sequence[float]) -> None:
+        """Go on with another eta, or profile of eta.
+
+        Raises:
+            ValueError: a profile of the wrong length, or one that leaves fewer steps than ``flash`` at the end.
+        """
+        self.eta = eta
+        self.scheduler.set_eta(eta)
+        self.solver()
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         """Everything that the denoiser has to know of these prompts."""
@@ -98,6 +114,23 @@ class Policy:
                 return self.moments(x, k, condition, outcome, denoiser(self.pipeline))[0]
 
     @property
+    def stochastic_steps(self) -> tuple[int, ...]:
+        """Those with noise, in float32."""
+        return tuple(int(k) for k in np.flatnonzero(self.scheduler.stds.astype(np.float32) > 0))
+
+    @property
+    def trunk(self) -> int:
+        """How many deterministic steps come before the first stochastic one."""
+        return next(iter(self.stochastic_steps), self.steps)
+
+    def solver(self) -> tuple[list[int], Any]:
+        """The steps from which the solver of ``flash`` takes its own, and that solver; none and None without it."""
+        if self.flash is None:
+            return [], None
+        starts = tail_steps(self.steps, max(self.stochastic_steps, default=-1) + 1, self.flash)
+        return starts, tail(self.scheduler, starts)
+
+    @property
     def trainable_steps(self) -> tuple[int, ...]:
         """The stochastic steps, without the last.
 
@@ -107,7 +140,7 @@ class Policy:
         Raises:
             ValueError: there are none.
         """
-        found = tuple(int(k) for k in np.flatnonzero(self.scheduler.stds[:-1].astype(np.float32) > 0))
+        found = tuple(k for k in self.stochastic_steps if k < self.steps - 1)
         if not found:
             raise ValueError(
                 f"no step can be trained: with eta = {self.eta} and {self.steps} steps every step but the last is "

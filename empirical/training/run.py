@@ -186,13 +186,15 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
     check(config, accelerator.num_processes)
     pipeline = load(config.model, accelerator.device, DTYPES[config.dtype])
     pipeline.set_progress_bar_config(disable=True)
-    denoiser(pipeline).to(memory_format=torch.channels_last)  # convolutions are faster so, forward by a third
+    for network in (denoiser(pipeline), pipeline.vae):
+        network.to(memory_format=torch.channels_last)  # convolutions are faster so, forward by a third
     reference = tune.unfreeze(pipeline) if config.rank is None else tune.add_lora(pipeline, config.rank, config.seed)
     if config.checkpointing:
         denoiser(pipeline).enable_gradient_checkpointing()
     policy = Policy(
-        pipeline, config.steps, config.profile, config.guidance, config.sampler, config.size, reference=reference
-    )
+        pipeline, config.steps, config.eta_at(0), config.guidance, config.sampler, config.size, reference=reference,
+        flash=config.flash,
+    )  # fmt: skip
     _check_steps(config, policy)
     rewards = named_rewards([config.reward, *config.also])
     parameters = list(tune.trainable(denoiser(pipeline)).values())

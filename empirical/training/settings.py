@@ -47,6 +47,12 @@ class Common:
     guidance: Annotated[float, tyro.conf.arg(help="Of rollouts and their replay alike; 1 for none.")] = GUIDANCE
     sampler: Annotated[str, tyro.conf.arg(help="A name of empirical.schedulers.")] = "gddim"
     size: Annotated[int | None, tyro.conf.arg(help="Pixels of the images; the pipeline's own if none.")] = None
+    flash: Annotated[
+        int | None, tyro.conf.arg(help="Steps of a second-order solver in place of the ODE's after the last SDE step.")
+    ] = None
+    shared_noise: Annotated[
+        bool, tyro.conf.arg(help="Start a group at one x_T; ODE steps before the first SDE step are then done once.")
+    ] = False
 
     epochs: Annotated[int, tyro.conf.arg(help="Rounds of rollout and update.")] = 60
     batch: Annotated[int, tyro.conf.arg(help="Samples an epoch, of all processes together.")] = 64
@@ -108,6 +114,19 @@ class Common:
         """eta as schedulers take it."""
         return self.eta[0] if len(self.eta) == 1 else list(self.eta)
 
+    def eta_at(self, epoch: int) -> float | list[float]:
+        """eta of an epoch's rollouts."""
+        return self.profile
+
+    def ever_trained(self, trainable: tuple[int, ...]) -> tuple[int, ...]:
+        """Which steps the run can train, of those that an epoch can."""
+        return trainable
+
+    @property
+    def together(self) -> int:
+        """How many samples share x_T."""
+        return self.group if self.shared_noise else 1
+
 
 def check(config: Common, processes: int) -> None:
     """Refuse what cannot be, before any work.
@@ -136,6 +155,11 @@ def check(config: Common, processes: int) -> None:
         raise ValueError(f"ema must lie between 0 and 1, got {config.ema:g}")
     if not config.eta or len(config.eta) not in (1, config.steps):
         raise ValueError(f"eta has {len(config.eta)} values for {config.steps} steps; give one, or one for each step")
+    if config.shared_noise and config.micro_batch % config.group:
+        raise ValueError(
+            f"samples that share x_T go through the network together, but group {config.group} does not divide "
+            f"micro_batch {config.micro_batch}; change one, or leave out --shared-noise"
+        )
     if config.rank is None and config.dtype != "float32":
         raise ValueError(f"all weights are trained in float32, got {config.dtype}; train a LoRA with --rank 16")
     _check_division(config, processes)
