@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -23,13 +23,13 @@ import tyro
 from accelerate import Accelerator
 from torch import Tensor
 
-from analysis.job import console
 from empirical.meter.draws import Draws
 from empirical.meter.pipelines import BUNDLED
 from empirical.rewards import score_masked
 from empirical.training import evaluate, finish
+from empirical.training.command import obey
 from empirical.training.improve import Record, improve
-from empirical.training.plan import network_passes, show_plan
+from empirical.training.plan import network_passes
 from empirical.training.prompts import pick_steps
 from empirical.training.rollout import Trajectory, decode, roll
 from empirical.training.run import Run, Say, start
@@ -131,18 +131,9 @@ def log(
         run.state.kl_weight = adapted_weight(run.state.kl_weight, record.kl, run.config.kl_target)
 
 
-def main(config: Any, train: Callable[[Any, Say], Run] = train) -> None:
+def main(config: Config) -> None:
     """Train, with clear words for what cannot be."""
-    output = console()
-    try:
-        if config.dry_run:
-            show_plan(config, output)
-        else:
-            train(config, lambda text: output.print(text, highlight=False))
-    except KeyboardInterrupt:
-        raise SystemExit(f"interrupted; the same command goes on from the last checkpoint in {config.out}") from None
-    except (ValueError, TypeError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from error
+    obey(config, train)
 
 
 def cli(arguments: Sequence[str] | None = None) -> Any:

@@ -1,13 +1,13 @@
 """Fine-tune a flow-matching or diffusion model by MixGRPO: ``python empirical/train_mixgrpo.py``.
 
 Only the steps of a window are stochastic, and only they are trained; before and after it the sampler is the ODE.
-Without arguments it trains the flow-matching model that this repository brings, on a CPU. ``--model`` takes any diffusers
-folder or hub id of Stable Diffusion 1.x to 3, XL or FLUX. Everything else is as in ``train_ddpo``: guards, resume,
-processes, evaluation. An iteration, called epoch there, is: window, rollout, score, advantage, update.
+Without arguments it trains the flow-matching model that this repository brings, on a CPU. ``--model`` takes any
+diffusers folder or hub id of Stable Diffusion 1.x to 3, XL or FLUX. Everything else is as in ``train_ddpo``: guards,
+resume, processes, evaluation. An iteration, called epoch there, is: window, rollout, score, advantage, update.
 
-By settings it is also: Flow-GRPO (``--window none --sampler flow-grpo --eta 0.5``, its noise level a over sqrt(2)),
-Flow-GRPO-Fast (the same with ``--window 1`` or 2, ``--position random``), DanceGRPO (``--window none --sampler
-dance-grpo``), CPS (``--window none --sampler cps``), MixGRPO-Flash (``--flash 8``).
+By settings it is also: Flow-GRPO (``--window None --sampler flow-grpo --eta 0.5``, its noise level a over sqrt(2)),
+Flow-GRPO-Fast (the same with ``--window 1`` or 2, ``--position random``), DanceGRPO (``--window None --sampler
+dance-grpo``), CPS (``--window None --sampler cps``), MixGRPO-Flash (``--flash 8``).
 
 Reference: MixGRPO: Unlocking Flow-based GRPO Efficiency with Mixed ODE-SDE (Li et al., 2025),
 https://arxiv.org/abs/2507.21802
@@ -29,8 +29,9 @@ from torch import Tensor
 from empirical.rewards import score_masked
 from empirical.rewards.combine import WeightedSum
 from empirical.rewards.scoring import Reward
-from empirical.train_ddpo import log, main, rollout, update
+from empirical.train_ddpo import log, rollout, update
 from empirical.training import evaluate, finish
+from empirical.training.command import obey
 from empirical.training.rollout import Trajectory, decode
 from empirical.training.run import Run, Say, start
 from empirical.training.settings import Common
@@ -52,10 +53,10 @@ class Config(Common):
         bool, tyro.conf.arg(help="Start a group at one x_T; ODE steps before the window are then done once a group.")
     ] = True
 
-    window: Annotated[int | None, tyro.conf.arg(help="Steps that are stochastic and trained; all if none.")] = 4
-    position: Annotated[Position, tyro.conf.arg(help="Towards the data and back to the start, at random, or fixed.")] = (
-        "progressive"
-    )
+    window: Annotated[int | None, tyro.conf.arg(help="Steps that are stochastic and trained; None for all.")] = 4
+    position: Annotated[
+        Position, tyro.conf.arg(help="Towards the data and back to the start, at random, or fixed.")
+    ] = "progressive"
     first: Annotated[int, tyro.conf.arg(help="Where the window starts, counted from x_T.")] = 0
     stride: Annotated[int, tyro.conf.arg(help="Steps by which it moves.")] = 1
     interval: Annotated[int, tyro.conf.arg(help="Iterations between moves.")] = 25
@@ -81,7 +82,7 @@ class Config(Common):
         if windows is None:
             return self.profile
         if len(self.eta) != 1:
-            raise ValueError(f"a window takes one eta, got {len(self.eta)} values; or leave it out with --window none")
+            raise ValueError(f"a window takes one eta, got {len(self.eta)} values; or leave it out with --window None")
         return windows.profile(epoch, self.eta[0])
 
     def ever_trained(self, trainable: tuple[int, ...]) -> tuple[int, ...]:
@@ -140,5 +141,10 @@ def advantages(run: Run, rewards: Mapping[str, Tensor]) -> Advantage:
     return Advantage(found.value.flatten(), found.kept.flatten(), found.flat, found.failed)
 
 
+def main(config: Config) -> None:
+    """Train, with clear words for what cannot be."""
+    obey(config, train)
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python empirical/train_mixgrpo.py", description=__doc__), train)
+    main(tyro.cli(Config, prog="python empirical/train_mixgrpo.py", description=__doc__))

@@ -59,7 +59,7 @@ def test_all_weights_load_in_plain_diffusers(given, tmp_path):
     plain = StableDiffusionPipeline.from_pretrained(given["model"], safety_checker=None)
     plain.set_progress_bar_config(disable=True)
     as_trained = torch.channels_last  # another order of the weights in memory, another rounding
-    plain.unet.to(memory_format=as_trained)
+    plain.unet.to(memory_format=as_trained), plain.vae.to(memory_format=as_trained)
     before = images(plain)
     plain.unet = type(plain.unet).from_pretrained(tmp_path / "weights" / "unet").to(memory_format=as_trained)
     assert torch.equal(images(plain), images(run.pipeline))
@@ -175,8 +175,8 @@ def test_drawn_steps_are_trained_in_turn(given, tmp_path):
 def test_a_ratio_that_is_not_1_stops_before_anything_is_changed(given, tmp_path, monkeypatch):
     step = command.roll
 
-    def shifted(policy, prompts, numbers, draws):
-        path = step(policy, prompts, numbers, draws)
+    def shifted(*args):
+        path = step(*args)
         path.latents[2] += 0.05
         return path
 

@@ -51,9 +51,7 @@ def scored(outcome: Tensor, mean: Tensor, std: Tensor) -> LogProb:
 
 
 @torch.no_grad()
-def roll(
-    policy: Policy, prompts: Sequence[str], numbers: Sequence[int], draws: Draws, together: int = 1
-) -> Trajectory:
+def roll(policy: Policy, prompts: Sequence[str], numbers: Sequence[int], draws: Draws, together: int = 1) -> Trajectory:
     """Sample one path for each prompt; sample ``n`` of a prompt is the same whatever runs beside it.
 
     Args:
@@ -118,8 +116,7 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, size: int | None = None
     if isinstance(pipeline, FluxPipeline):
         latents = pipeline._unpack_latents(latents, *image_size(pipeline, size), pipeline.vae_scale_factor)
     z = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-    z = z.to(vae.dtype, memory_format=torch.channels_last)  # as a trainer keeps the decoder
-    images = vae.decode(z, return_dict=False)[0].float()
+    images = vae.decode(z.to(vae.dtype), return_dict=False)[0].float()
     require_finite("the decoder", images)
     return pipeline.image_processor.postprocess(images, output_type="pt")
 
