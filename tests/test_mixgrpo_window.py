@@ -47,7 +47,8 @@ def test_every_window_fits_before_the_last_step(steps, data):
     inside = [k for k, eta in enumerate(profile) if eta]
     assert len(profile) == steps
     assert inside == list(range(inside[0], inside[0] + width))
-    assert first <= inside[0] and inside[-1] < steps - 1
+    assert first <= inside[0]
+    assert inside[-1] < steps - 1
 
 
 def test_a_progressive_window_reaches_every_step_that_can_be_trained():

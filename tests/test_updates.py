@@ -13,6 +13,7 @@ from gapbound import updates
 from gapbound.updates import (
     PromptBuffer,
     clipped_surrogate,
+    combined_advantage,
     group_advantage,
     kl_rescaling,
     log_prob,
@@ -233,3 +234,28 @@ def test_log_prob_agrees_with_the_simulators():
     np.testing.assert_allclose(log_prob(z[1], mean, float(kernel.std)).total, run.log_prob[0], rtol=1e-10)
     assert run.log_prob[-1] is None
     assert updates.FAILED == ("raise", "mask")
+
+
+def test_advantages_of_several_rewards_are_weighted_and_keep_what_any_part_keeps():
+    parts = {
+        "a": group_advantage(t(1.0, 3.0, 2.0, 2.0).reshape(2, 2)),
+        "b": group_advantage(t(0.0, 10.0, 4.0, 6.0).reshape(2, 2)),
+    }
+    found = combined_advantage(parts, {"a": 1.0, "b": 0.5})
+    assert found.value.tolist() == [[-1.5, 1.5], [-0.5, 0.5]]  # the second group is flat in a alone
+    assert found.kept.all()
+    assert (found.flat, found.failed) == (1, 0)
+    added = group_advantage(t(1.0, 13.0, 6.0, 8.0).reshape(2, 2))
+    assert added.value.tolist() == [[-1, 1], [-1, 1]]  # by reward, the scale of each is lost
+    with pytest.raises(ValueError, match=r"need the same names, at least one, got \['a', 'b'\] and \['a'\]"):
+        combined_advantage(parts, {"a": 1.0})
+    with pytest.raises(ValueError, match="at least one"):
+        combined_advantage({}, {})
+
+
+def test_a_sample_whose_one_reward_failed_keeps_the_others():
+    failed = group_advantage(t(math.nan, 3.0, 1.0), failed="mask")
+    found = combined_advantage({"a": failed, "b": group_advantage(t(2.0, 2.0, 2.0))}, {"a": 1.0, "b": 1.0})
+    assert found.kept.tolist() == [False, True, True]
+    assert found.value.tolist() == [0, 1, -1]
+    assert (found.flat, found.failed) == (1, 1)

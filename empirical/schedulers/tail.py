@@ -47,7 +47,7 @@ def tail(scheduler: GDDIMScheduler | FlowGDDIMScheduler, starts: list[int]) -> D
         solver_order=2,
     )
     levels, ends = scheduler.levels, [*starts, len(scheduler.timesteps)]
-    solver.set_timesteps(len(starts))  # then its own grid is replaced
+    solver.num_inference_steps = len(starts)
     solver.timesteps = scheduler.timesteps[starts]
     solver.sigmas = torch.from_numpy((levels.noise if flow else levels.sigma)[ends].astype(np.float32))
     solver.set_begin_index(0)
