@@ -41,7 +41,7 @@ def new_run(out: str, epochs: int) -> Run:
     config = train_ddpo.Config(
         out=Path(out), reward="jpeg_compressibility", epochs=epochs, batch=BATCH, group=4, micro_batch=MICRO,
         steps=STEPS, guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, std_power=0.0,
-        advantage="prompt", also=(),
+        advantage="prompt", also=(), ema=None,
     )  # fmt: skip
     return start(config, lambda text: None)
 

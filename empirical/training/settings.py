@@ -17,7 +17,7 @@ from gapbound._validate import choice, count, finite, non_negative, positive
 PUBLISHED = {
     "reward": "jpeg_compressibility", "also": (), "steps": 50, "guidance": 5.0, "batch": 256, "micro_batch": 4,
     "updates": 4, "advantage": "prompt", "std_power": 0.0, "rank": 16, "learning_rate": 3e-4, "kl_weight": 0.0,
-    "dtype": "bfloat16", "epochs": 200,
+    "ema": None, "dtype": "bfloat16", "epochs": 200,
 }  # fmt: skip
 FREE = ("epochs", "out", "keep", "tracker", "dry_run")  # may change when a run goes on
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
@@ -68,19 +68,21 @@ class Common:
         float, tyro.conf.arg(help="Steps weigh in the loss by their std to this power; 0 is DDPO as published.")
     ] = 2.0
     rank: Annotated[int | None, tyro.conf.arg(help="Of the LoRA; all weights are trained if none.")] = None
-    learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 3e-4
+    learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 4e-4
     warmup: Annotated[int, tyro.conf.arg(help="Updates over which the learning rate rises from 0.")] = 0
     weight_decay: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 1e-4
     max_norm: Annotated[float, tyro.conf.arg(help="Gradients are clipped to this norm.")] = 1.0
     clip: Annotated[float, tyro.conf.arg(help="Of the log-ratio per latent entry.")] = 1e-4
-    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.01
+    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.003
     kl_target: Annotated[
         float | None, tyro.conf.arg(help="KL of a step, summed over entries, towards which the weight adapts.")
     ] = None
     checkpointing: Annotated[
         bool, tyro.conf.arg(help="Compute the denoiser's blocks again in the backward pass: less memory, more time.")
     ] = False
-    ema: Annotated[float | None, tyro.conf.arg(help="Decay of a moving average, then judged and saved.")] = None
+    ema: Annotated[
+        float | None, tyro.conf.arg(help="Decay of a moving average of the weights, then judged and saved.")
+    ] = 0.9
 
     evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 20
     evaluation_prompts: Annotated[
