@@ -31,8 +31,8 @@ def config(given: dict[str, Path], out: Path, **changes: Any) -> Config:
     settings = {
         **given, "model": str(given["model"]), "out": out, "steps": 4, "guidance": 3.0, "epochs": 2, "batch": 8,
         "group": 2, "micro_batch": 4, "rank": 2, "evaluate_every": 100, "tracker": "none", "learning_rate": 1e-2,
-        "reward": "jpeg_compressibility", "also": (), "advantage": "prompt", "std_power": 0.0, "kl_weight": 0.0, "ema": None,
-        **changes,
+        "reward": "jpeg_compressibility", "also": (), "advantage": "prompt", "std_power": 0.0, "kl_weight": 0.0,
+        "ema": None, **changes,
     }  # fmt: skip
     return Config(**settings)
 

@@ -90,11 +90,13 @@ def test_a_policy_goes_on_with_another_window():
         policy.use([1.0, 0.0, 0.0])
 
 
-def test_a_flash_of_more_steps_than_are_left_is_refused():
-    with pytest.raises(ValueError, match="2 of 6 steps are left after the window, which 3 cannot replace"):
-        windowed(flash=3)
-    with pytest.raises(ValueError, match="0 of 6 steps are left"):
+def test_a_flash_takes_at_most_its_steps_and_is_refused_where_none_is_left():
+    assert windowed(flash=9).solver()[0] == [4, 5]
+    assert windowed(flash=1).solver()[0] == [4]
+    with pytest.raises(ValueError, match="0 of 6 steps are left after the window, which 1 cannot replace"):
         cases.policy(steps=6, eta=1.0, flash=1)
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        windowed(flash=0)
 
 
 def test_samples_of_different_prompts_share_no_x_t():

@@ -33,11 +33,12 @@ class Policy:
         size: of the images in pixels, None for the pipeline's own.
         network: what to call for the denoiser, such as a wrapper that averages gradients; the denoiser itself if None.
         reference: a frozen copy of the denoiser; None where switching the LoRA off gives it.
-        flash: steps of a second-order ODE solver, in place of the deterministic ones at the end; None to leave them.
+        flash: a second-order ODE solver takes the deterministic steps at the end, in at most so many; None to leave
+            them.
 
     Raises:
         ValueError: a scheduler without a stochastic form, a profile of the wrong length, an unknown sampler; a flash
-            of more steps than there are, or of a scheduler that clips.
+            where no deterministic step is left, or of a scheduler that clips.
     """
 
     pipeline: DiffusionPipeline
@@ -67,7 +68,7 @@ class Policy:
         """Go on with another eta, or profile of eta.
 
         Raises:
-            ValueError: a profile of the wrong length, or one that leaves fewer steps than ``flash`` at the end.
+            ValueError: a profile of the wrong length, or one that leaves no step to ``flash``.
         """
         self.eta = eta
         self.scheduler.set_eta(eta)
@@ -127,7 +128,8 @@ class Policy:
         """The steps from which the solver of ``flash`` takes its own, and that solver; none and None without it."""
         if self.flash is None:
             return [], None
-        starts = tail_steps(self.steps, max(self.stochastic_steps, default=-1) + 1, self.flash)
+        first = max(self.stochastic_steps, default=-1) + 1
+        starts = tail_steps(self.steps, first, min(self.flash, max(self.steps - first, 1)))
         return starts, tail(self.scheduler, starts)
 
     @property

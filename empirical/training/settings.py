@@ -48,7 +48,8 @@ class Common:
     sampler: Annotated[str, tyro.conf.arg(help="A name of empirical.schedulers.")] = "gddim"
     size: Annotated[int | None, tyro.conf.arg(help="Pixels of the images; the pipeline's own if none.")] = None
     flash: Annotated[
-        int | None, tyro.conf.arg(help="Steps of a second-order solver in place of the ODE's after the last SDE step.")
+        int | None,
+        tyro.conf.arg(help="A second-order solver takes the ODE's steps after the last SDE step, in at most so many."),
     ] = None
     shared_noise: Annotated[
         bool, tyro.conf.arg(help="Start a group at one x_T; ODE steps before the first SDE step are then done once.")
@@ -140,6 +141,8 @@ def check(config: Common, processes: int) -> None:
         count(name, getattr(config, name))
     count("evaluation_samples", config.evaluation_samples, 2)
     count("seed", config.seed, 0)
+    if config.flash is not None:
+        count("flash", config.flash)
     count("warmup", config.warmup, 0)
     for name in ("learning_rate", "max_norm", "clip"):
         positive(name, getattr(config, name))
