@@ -1,0 +1,68 @@
+"""MixGRPO's window: ``python -m analysis.plot_window`` writes what each place of it learns, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from analysis import job
+from analysis.figure import Program
+from analysis.programs import window, window_embedded
+
+PROGRAMS: tuple[Program, ...] = (window.PROGRAM, window_embedded.PROGRAM)
+SHOWN = 4  # every so manieth place is printed
+
+
+def main(
+    quick: job.Quick = False,
+    out: job.Out = Path("figures"),
+    seed: job.Seed = 0,
+    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+) -> None:
+    """Regenerate the figures about windows: PNG, PDF, and JSON of the plotted numbers."""
+    output = job.console()
+    found = job.figures(PROGRAMS, out, only, output, quick, seed)
+    if window.PROGRAM.name in found:
+        for one in found[window.PROGRAM.name]["etas"]:
+            output.print(table(found[window.PROGRAM.name], one))
+    if window_embedded.PROGRAM.name in found:
+        output.print(shares(found[window_embedded.PROGRAM.name]))
+
+
+def table(data: Mapping[str, Any], one: Mapping[str, Any]) -> Table:
+    """Of one eta, by the window's place: signal of a pass, and the optimum's shift under the sampler and the ODE."""
+    found = Table(title=f"eta {one['eta']:g}, windows of {data['width']} of {data['steps']} steps")
+    for name in ("first step", "passes", "signal of a pass / SDE everywhere", "shift / p*: sampler", "ODE"):
+        found.add_column(name, justify="right")
+    whole = one["everywhere"]
+    each = whole["signal"] / whole["passes"]
+    for k in range(0, len(one["start"]), SHOWN):
+        signal = one["signal"][k] / one["passes"][k] / each
+        found.add_row(
+            str(one["start"][k]), f"{one['passes'][k]:.1f}", f"{signal:.2f}", f"{one['sde'][k]:.3f}",
+            f"{one['ode'][k]:.3f}",
+        )  # fmt: skip
+    found.add_row("everywhere", f"{whole['passes']:.0f}", "1.00", f"{whole['sde']:.3f}", f"{whole['ode']:.3f}")
+    return found
+
+
+def shares(data: Mapping[str, Any]) -> Table:
+    """Of the embedded model: how much of the reward's variance the window's noise decides."""
+    found = Table(title=f"share of the reward's variance that a window decides, {data['model']}, eta {data['eta']:g}")
+    found.add_column("first step", justify="right")
+    for name in data["rewards"]:
+        found.add_column(name, justify="right")
+    for k, start in enumerate(data["start"]):
+        cells = [
+            f"{one['share'][k]:.2f} ({one['low'][k]:.2f}, {one['high'][k]:.2f})" for one in data["rewards"].values()
+        ]
+        found.add_row(str(start), *cells)
+    return found
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m analysis.plot_window")
