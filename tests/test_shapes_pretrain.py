@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 
-from empirical.shapes import autoencoder, checkpoint, data, model, pretrain, tokenizer
+from empirical.shapes import autoencoder, checkpoint, data, flow, model, pretrain, tokenizer
 from empirical.shapes.data import Batch
 from empirical.shapes.diffusion import GAMMA, Diffusion
 
@@ -201,3 +202,81 @@ def test_batches_hold_tensors_of_one_size():
     assert batch.latents.shape == batch.noise.shape == (5, 12, 8, 8)
     assert batch.tokens.shape == (5, tokenizer.LENGTH)
     assert asdict(TINY)["batch"] == 4
+
+
+FLOW = pretrain.Training(batch=4, scenes=16, width=24, blocks="JJ", prediction="flow")
+
+
+def test_a_flow_model_that_stopped_goes_on_bit_for_bit(tmp_path):
+    whole = pretrain.Run(FLOW, source(), tmp_path / "whole.pt")
+    losses = [whole.advance() for _ in range(4)]
+    first = pretrain.Run(FLOW, source(), tmp_path / "parts.pt")
+    first.advance(), first.advance(), first.keep()
+    second = pretrain.Run(FLOW, source(), tmp_path / "parts.pt")
+    assert [second.advance() for _ in range(2)] == losses[2:]
+    left, right = weights(whole), weights(second)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_the_loss_of_a_flow_model_is_that_of_the_velocity_between_noise_and_data(monkeypatch):
+    network = flow.Flow(TOKENIZER, 24, 1)
+    batch = source().batch(0, 8)
+    seen = {}
+
+    def zero(noisy, context, pooled, times, return_dict):
+        seen.update(noisy=noisy, times=times / 1000)
+        return (torch.zeros_like(noisy),)
+
+    monkeypatch.setattr(network.transformer, "forward", zero)
+    loss = network.loss(batch)
+    torch.testing.assert_close(loss, (batch.noise - batch.latents).square().mean())
+    t = seen["times"][:, None, None, None]
+    torch.testing.assert_close(seen["noisy"], (1 - t) * batch.latents + t * batch.noise)
+    normal = torch.special.ndtri(batch.share.double())
+    torch.testing.assert_close(torch.logit(seen["times"].double()), normal, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_flow_model_trains_on_is_what_its_pipeline_makes_of_a_caption():
+    network = flow.Flow(TOKENIZER, 24, 1)
+    pipeline = network.pipeline(autoencoder.new(16))
+    texts = ["a red circle", "two small blue squares"]
+    tokens = torch.tensor(TOKENIZER(texts, padding="max_length").input_ids)
+    states, _, pooled, _ = pipeline.encode_prompt(texts, None, None)
+    torch.testing.assert_close(network.context(tokens), (states, pooled))
+
+
+def test_without_t5_is_stable_diffusion_3_without_its_zeros():
+    network = flow.Flow(TOKENIZER, 24, 1)
+    short = network.pipeline(autoencoder.new(16))
+    plain = StableDiffusion3Pipeline(**short.components)
+    plain.set_progress_bar_config(disable=True)
+    call = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent"}
+    found, same, padded = (
+        pipeline("a red circle", generator=torch.Generator().manual_seed(0), **call, **more).images
+        for pipeline, more in ((short, {}), (plain, {"max_sequence_length": 0}), (plain, {}))
+    )
+    assert torch.equal(found, same)
+    assert not torch.allclose(found, padded, atol=1e-5)
+
+
+def test_a_saved_flow_model_comes_back_in_half_precision_with_the_shared_parts(tmp_path):
+    made = flow.Flow(TOKENIZER, 24, 1).pipeline(model.load_pipeline().vae)
+    model.save_pipeline(made, tmp_path, whole=False)
+    assert not (tmp_path / "vae").exists()
+    assert not (tmp_path / "tokenizer_2").exists()
+    again = model.load_pipeline(tmp_path)
+    assert isinstance(again, model.WithoutT5)
+    halves = made.transformer.half().state_dict()
+    assert all(torch.equal(part, halves[name].float()) for name, part in again.transformer.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"blocks": "DC"}, "a flow model has a J for each layer as its blocks, such as JJJJ, got 'DC'"),
+        ({"blocks": "J", "width": 80}, "the width of a flow model is a multiple of 24, got 80"),
+    ],
+)
+def test_a_flow_model_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain.untrained(dataclasses.replace(FLOW, **settings))

@@ -87,19 +87,24 @@ def draw(data: dict[str, Any]) -> Figure:
         _draw_signal(axes[0, 1], one, shape)
         _draw_optimum(axes[0, 2], one, shape)
     axes[0, 0].axhline(data["variance"], **DASHED)
-    axes[0, 0].set(ylabel="variance of the samples")
-    title(axes[0, 0], "a", "windows barely move the law")
+    axes[0, 0].text(0.03, 0.93, r"thin: $N \to \infty$", **_note(axes[0, 0]))
+    axes[0, 0].set(ylim=(None, 0.54), ylabel="variance of the samples")
+    title(axes[0, 0], "a", "what 25 steps draw")
     axes[0, 1].axhline(1.0, **DASHED)
-    axes[0, 1].set(yscale="log", ylabel="signal of a pass / SDE everywhere")
+    axes[0, 1].set(ylim=(0, None), ylabel="signal of a pass / all steps SDE")
     title(axes[0, 1], "b", "what a pass learns")
     axes[0, 2].axhline(1.0, **DASHED)
-    axes[0, 2].text(0.03, 0.88, "thin: the ODE", transform=axes[0, 2].transAxes, fontsize=7, va="top", color=REFERENCE)
-    axes[0, 2].set(ylim=(0, None), ylabel="shift of the mean / that of $p^*$")
+    axes[0, 2].text(0.6, 0.9, "thin: the ODE", **_note(axes[0, 2]))
+    axes[0, 2].set(ylim=(0, 1.05), ylabel="shift of the mean / that of $p^*$")
     title(axes[0, 2], "c", "what training converges to")
     for axis in axes.flat:
         axis.set_xlabel("first step of the window")
     shared_legend(figure, eta_handles(ETAS, points=False))
     return figure
+
+
+def _note(axes: Axes) -> dict[str, Any]:
+    return {"transform": axes.transAxes, "fontsize": 7, "va": "top", "color": REFERENCE}
 
 
 def _draw_law(axes: Axes, one: dict[str, Any], shape: Any) -> None:

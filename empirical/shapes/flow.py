@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from diffusers import AutoencoderTiny, StableDiffusion3Pipeline
+from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from empirical.shapes import model
 from empirical.shapes.data import Batch
-
-
-class WithoutT5(StableDiffusion3Pipeline):
-    """Stable Diffusion 3's pipeline without the 256 zeros that it puts in the place of an absent T5.
-
-    The same as ``StableDiffusion3Pipeline`` called with ``max_sequence_length=0``, at a quarter of the tokens.
-    """
-
-    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
-        """See ``StableDiffusion3Pipeline``."""
-        return super().encode_prompt(*args, **{**kwargs, "max_sequence_length": 0})
 
 
 class Flow(nn.Module):
@@ -69,9 +56,9 @@ class Flow(nn.Module):
         output = self.transformer(noisy, context, pooled, 1000 * t, return_dict=False)[0].float()
         return (output - (batch.noise - batch.latents)).square().mean()
 
-    def pipeline(self, vae: AutoencoderTiny) -> WithoutT5:
+    def pipeline(self, vae: AutoencoderTiny) -> model.WithoutT5:
         """Stable Diffusion 3's pipeline around these very networks, in eval mode."""
-        made = WithoutT5(
+        made = model.WithoutT5(
             vae=vae.eval(),
             text_encoder=self.text_encoder.eval(),
             text_encoder_2=self.text_encoder_2.eval(),

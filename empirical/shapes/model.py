@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -16,10 +17,12 @@ from diffusers import (
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -38,6 +41,17 @@ SIDE = 8  # of the latents
 TEXT = 96  # width of the text encoder
 JOINED = 64  # width of each of the flow model's two
 HEAD = 24  # width of an attention head of the flow model's
+
+
+class WithoutT5(StableDiffusion3Pipeline):
+    """Stable Diffusion 3's pipeline without the 256 zeros that it puts in the place of an absent T5.
+
+    The same as ``StableDiffusion3Pipeline`` called with ``max_sequence_length=0``, at a quarter of the tokens.
+    """
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
+        """See ``StableDiffusion3Pipeline``."""
+        return super().encode_prompt(*args, **{**kwargs, "max_sequence_length": 0})
 
 
 def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -135,8 +149,10 @@ def save_pipeline(made: DiffusionPipeline, folder: Path = WEIGHTS, whole: bool =
         name: copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part
         for name, part in made.components.items()
     }
-    other = {"requires_safety_checker": False} if isinstance(made, StableDiffusionPipeline) else {}
-    type(made)(**halves, **other).save_pretrained(folder)
+    if isinstance(made, WithoutT5):
+        StableDiffusion3Pipeline(**halves).save_pretrained(folder)
+    else:
+        StableDiffusionPipeline(**halves, requires_safety_checker=False).save_pretrained(folder)
     for name in () if whole else SHARED:
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -161,7 +177,8 @@ def load_pipeline(folder: Path = WEIGHTS) -> DiffusionPipeline:
             for name, copy_of in SHARED.items()
             if name in parts and not (Path(folder) / name).is_dir()
         }
-        made = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent, **lacking).to(torch.float32)
+        kind = WithoutT5 if parts["_class_name"] == StableDiffusion3Pipeline.__name__ else StableDiffusionPipeline
+        made = kind.from_pretrained(folder, local_files_only=True, **absent, **lacking).to(torch.float32)
     made.set_progress_bar_config(disable=True)
     return made
 
