@@ -13,25 +13,13 @@ FAMILY_NAMES = {"single": "one object", "pair": "two that differ, with a relatio
 
 def write(evaluation: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     """The card as Markdown."""
-    denoiser, sizes = training["denoiser"], evaluation["parameters"]
-    versions = ", ".join(f"{name} {number}" for name, number in training["versions"].items())
-    return f"""# The embedded model
-
-A text-to-image model small enough to commit and to fine-tune on a CPU, of the very classes of Stable Diffusion
-(`CLIPTokenizer`, `CLIPTextModel`, `UNet2DConditionModel`, `DDIMScheduler`, `StableDiffusionPipeline`; the autoencoder
-is `AutoencoderTiny`), trained from nothing on pictures of shapes, 32 x 32 pixels, whose captions can be checked from
-the pixels.
-
-```python
-from empirical.shapes import load_pipeline
-
-image = load_pipeline()("a red circle left of a blue square", guidance_scale={_recommended(evaluation):g}).images[0]
-```
+    about, made = (_FLOW, _made_flow) if _is_flow(training) else (_DIFFUSION, _made_diffusion)
+    return f"""{about.format(guidance=f"{_recommended(evaluation):g}")}
 
 ![Samples: single objects, pairs, counts](samples.png)
 
 Rows: one object, two that differ, two that are equal; the prompts are in `evaluation.json`. This file, the picture and
-the numbers are written by `python -m empirical.shapes.evaluate`.
+the numbers are written by `{_command(training)}`.
 
 ## What it was asked, and what it drew
 
@@ -55,7 +43,81 @@ A scene has one object, small or large, or two small ones; the checker refuses c
 
 ## How it was made
 
-`python -m empirical.shapes.pretrain --export empirical/shapes/weights/diffusion`, on one CPU core.
+{made(evaluation, training)}
+
+## Limits
+
+It is an instrument for measuring samplers and fine-tuning, not a picture maker: flat shapes, {len(COLORS)} colours,
+{len(PLACES)} places. Products in bfloat16 differ between machines, so retraining gives another model of the same kind,
+not the same bytes.
+"""
+
+
+_DIFFUSION = """# The embedded model
+
+A text-to-image model small enough to commit and to fine-tune on a CPU, of the very classes of Stable Diffusion
+(`CLIPTokenizer`, `CLIPTextModel`, `UNet2DConditionModel`, `DDIMScheduler`, `StableDiffusionPipeline`; the autoencoder
+is `AutoencoderTiny`), trained from nothing on pictures of shapes, 32 x 32 pixels, whose captions can be checked from
+the pixels.
+
+```python
+from empirical.shapes import load_pipeline
+
+image = load_pipeline()("a red circle left of a blue square", guidance_scale={guidance}).images[0]
+```"""
+
+_FLOW = """# The embedded flow-matching model
+
+The flow-matching companion of the embedded model, `embedded-flow` to every command: of Stable Diffusion 3's classes
+(`SD3Transformer2DModel`, two `CLIPTextModelWithProjection`, no T5, `FlowMatchEulerDiscreteScheduler`,
+`StableDiffusion3Pipeline`), trained from nothing on the same pictures, with the same autoencoder and tokenizer.
+
+```python
+from empirical.shapes import load_pipeline
+from empirical.shapes.model import FOLDERS
+
+pipe = load_pipeline(FOLDERS["embedded-flow"])
+image = pipe("a red circle left of a blue square", guidance_scale={guidance}).images[0]
+```
+
+In the place of an absent T5, `StableDiffusion3Pipeline` feeds 256 zeros to every attention, four times the tokens that
+say something. This model was trained without them: `load_pipeline` leaves them out, plain diffusers does with
+`max_sequence_length=0`."""
+
+
+def _is_flow(training: Mapping[str, Any]) -> bool:
+    return training["denoiser"]["prediction"] == "flow"
+
+
+def _command(training: Mapping[str, Any]) -> str:
+    folder = "empirical/shapes/weights/flow"
+    own = f" --model {folder} --out {folder}" if _is_flow(training) else ""
+    return f"python -m empirical.shapes.evaluate{own}"
+
+
+def _made_flow(evaluation: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    denoiser, sizes = training["denoiser"], evaluation["parameters"]
+    versions = ", ".join(f"{name} {number}" for name, number in training["versions"].items())
+    shape = f"{len(denoiser['blocks'])} layers of width {denoiser['width']}"
+    return f"""`python -m empirical.shapes.pretrain --training.prediction flow --training.width {denoiser["width"]}
+--training.blocks {denoiser["blocks"]} --steps {training["steps"]} --vae VAE --export FLOW` on one CPU core, where
+VAE is `empirical/shapes/weights/diffusion/vae` and FLOW `empirical/shapes/weights/flow`.
+
+| part | parameters | training |
+|---|---|---|
+| transformer, {shape}, patches of 2 x 2 | {sizes["transformer"]:,} | {_denoiser(training)} |
+| each text encoder | {sizes["text_encoder"]:,} | with the transformer |
+
+The hidden layers take orthogonalised steps (Muon), the other weights AdamW's; the velocity at times of SD3's
+logit-normal, caption dropout {denoiser["drop"]:g}, moving average {denoiser["ema"]:g}, seed {denoiser["seed"]}. Weights
+are stored in half precision, and what is stored was evaluated. Made with {versions}. The curve in `training.json` holds
+the alignment {_curve(training)}."""
+
+
+def _made_diffusion(evaluation: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    denoiser, sizes = training["denoiser"], evaluation["parameters"]
+    versions = ", ".join(f"{name} {number}" for name, number in training["versions"].items())
+    return f"""`python -m empirical.shapes.pretrain --export empirical/shapes/weights/diffusion`, on one CPU core.
 
 | part | parameters | training |
 |---|---|---|
@@ -77,14 +139,8 @@ what was measured afterwards, {_curve(training)}.
 A second model, `embedded-early` to every command, is of the same kind with a UNet of width 64, stopped after 1,400
 steps: it confuses shapes and relations, which leaves fine-tuning something to learn. It shares the autoencoder:
 `python -m empirical.shapes.pretrain --training.width 64 --steps 1400 --vae VAE --export EARLY`, where VAE is
-`empirical/shapes/weights/diffusion/vae` and EARLY `empirical/shapes/weights/early`.
-
-## Limits
-
-It is an instrument for measuring samplers and fine-tuning, not a picture maker: flat shapes, {len(COLORS)} colours,
-{len(PLACES)} places. Products in bfloat16 differ between machines, so retraining gives another model of the same kind,
-not the same bytes.
-"""
+`empirical/shapes/weights/diffusion/vae` and EARLY `empirical/shapes/weights/early`. A third, `embedded-flow`, is of
+Stable Diffusion 3's classes; its card is `weights/flow/README.md`."""
 
 
 def _recommended(evaluation: Mapping[str, Any]) -> float:

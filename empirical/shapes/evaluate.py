@@ -88,10 +88,11 @@ def evaluate(pipeline: Any, n: int, steps: int, guidances: tuple[float, ...]) ->
     return {
         "steps": steps,
         "prompt_seed": PROMPTS,
-        "sampler": type(pipeline.scheduler).__name__ + " with eta 0",
+        "sampler": type(pipeline.scheduler).__name__ + ", the ODE",
         "parameters": {
-            name: sum(part.numel() for part in getattr(pipeline, name).parameters())
-            for name in ("unet", "text_encoder", "vae")
+            name: sum(weight.numel() for weight in part.parameters())
+            for name, part in pipeline.components.items()
+            if isinstance(part, torch.nn.Module)
         },
         "results": {
             of: {family: summary(verdict) for family, verdict in by_family.items()} for of, by_family in found.items()
