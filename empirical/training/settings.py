@@ -69,12 +69,12 @@ class Common:
         float, tyro.conf.arg(help="Steps weigh in the loss by their std to this power; 0 is DDPO as published.")
     ] = 2.0
     rank: Annotated[int | None, tyro.conf.arg(help="Of the LoRA; all weights are trained if none.")] = None
-    learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 4e-4
+    learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 3e-4
     warmup: Annotated[int, tyro.conf.arg(help="Updates over which the learning rate rises from 0.")] = 0
     weight_decay: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 1e-4
     max_norm: Annotated[float, tyro.conf.arg(help="Gradients are clipped to this norm.")] = 1.0
     clip: Annotated[float, tyro.conf.arg(help="Of the log-ratio per latent entry.")] = 1e-4
-    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.003
+    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.01
     kl_target: Annotated[
         float | None, tyro.conf.arg(help="KL of a step, summed over entries, towards which the weight adapts.")
     ] = None
