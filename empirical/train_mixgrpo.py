@@ -49,6 +49,12 @@ class Config(Common):
     )
     reward: Annotated[str, tyro.conf.arg(help="As for train_ddpo.")] = "strict_alignment"
     also: Annotated[tuple[str, ...], tyro.conf.arg(help="Rewards that are judged beside the trained one.")] = ()
+    families: Annotated[tuple[str, ...], tyro.conf.arg(help="Of captions, where no file names the prompts.")] = (
+        "single",
+        "count",
+    )
+    steps: Annotated[int, tyro.conf.arg(help="Of the sampler, in rollouts and evaluation.")] = 25
+    guidance: Annotated[float, tyro.conf.arg(help="Of rollouts and their replay alike; 1 for none.")] = 1.0
     shared_noise: Annotated[
         bool, tyro.conf.arg(help="Start a group at one x_T; ODE steps before the window are then done once a group.")
     ] = True
