@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,28 +58,32 @@ def epoch(run: Run, number: int) -> None:
 
 
 def overhead(repeat: int) -> tuple[float, float]:
+    """See ``beyond_passes``, of DDPO."""
+    with tempfile.TemporaryDirectory() as out:
+        return beyond_passes(new_run(out, repeat + 1), epoch, repeat)
+
+
+def beyond_passes(run: Run, epoch: Callable[[Run, int], None], repeat: int) -> tuple[float, float]:
     """Medians, after a warm-up, of the seconds of an epoch and of what it takes beyond the denoiser, as a share of it.
 
     The denoiser's forward and backward passes are timed where they happen, so that a drifting machine slows both.
     """
     seconds, shares = [], []
-    with tempfile.TemporaryDirectory() as out:
-        run = new_run(out, repeat + 1)
-        backward, spent = run.accelerator.backward, [0.0]
+    backward, spent = run.accelerator.backward, [0.0]
 
-        def timed(loss: torch.Tensor) -> None:
-            began = time.perf_counter()
-            backward(loss)
-            spent[0] += time.perf_counter() - began
+    def timed(loss: torch.Tensor) -> None:
+        began = time.perf_counter()
+        backward(loss)
+        spent[0] += time.perf_counter() - began
 
-        run.accelerator.backward = timed
-        for number in range(repeat + 1):
-            clock, spent[0] = Clock(), 0.0
-            with clock.watch([run.policy.network]):
-                epoch(run, number)
-            passes = clock.networks + spent[0]
-            seconds.append(clock.total)
-            shares.append(clock.total / passes - 1)
+    run.accelerator.backward = timed
+    for number in range(repeat + 1):
+        clock, spent[0] = Clock(), 0.0
+        with clock.watch([run.policy.network]):
+            epoch(run, number)
+        passes = clock.networks + spent[0]
+        seconds.append(clock.total)
+        shares.append(clock.total / passes - 1)
     return statistics.median(seconds[1:]), statistics.median(shares[1:])
 
 
