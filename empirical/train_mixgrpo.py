@@ -55,6 +55,11 @@ class Config(Common):
     )
     steps: Annotated[int, tyro.conf.arg(help="Of the sampler, in rollouts and evaluation.")] = 25
     guidance: Annotated[float, tyro.conf.arg(help="Of rollouts and their replay alike; 1 for none.")] = 1.0
+    epochs: Annotated[int, tyro.conf.arg(help="Iterations: rounds of rollout and update.")] = 300
+    learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 1e-4
+    kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.05
+    evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 60
+    evaluation_samples: Annotated[int, tyro.conf.arg(help="x_T of each held-out prompt, at least 2.")] = 6
     shared_noise: Annotated[
         bool, tyro.conf.arg(help="Start a group at one x_T; ODE steps before the window are then done once a group.")
     ] = True
@@ -65,7 +70,7 @@ class Config(Common):
     ] = "progressive"
     first: Annotated[int, tyro.conf.arg(help="Where the window starts, counted from x_T.")] = 0
     stride: Annotated[int, tyro.conf.arg(help="Steps by which it moves.")] = 1
-    interval: Annotated[int, tyro.conf.arg(help="Iterations between moves.")] = 25
+    interval: Annotated[int, tyro.conf.arg(help="Iterations between moves.")] = 60
     aggregate: Annotated[
         Literal["reward", "advantage"],
         tyro.conf.arg(help="Whether several rewards are added before or after each is normalised in its group."),
