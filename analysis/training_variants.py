@@ -27,14 +27,14 @@ from analysis.files import write_text
 from analysis.job import console
 from analysis.plot_training import changes
 
-COMMON = ("--tracker", "none", "--keep", "1")
+COMMON = ("--tracker", "none", "--keep", "1", "--evaluation-samples", "3")
 #: Command and settings by name; the first is what times are compared with.
 VARIANTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "SDE everywhere": ("mixgrpo", ("--window", "None", "--no-shared-noise")),
     "Flow-GRPO": ("mixgrpo", ("--window", "None", "--no-shared-noise", "--sampler", "flow-grpo", "--eta", "0.5")),
     "DanceGRPO": ("mixgrpo", ("--window", "None", "--sampler", "dance-grpo", "--eta", "0.3")),
     "CPS": ("mixgrpo", ("--window", "None", "--no-shared-noise", "--sampler", "cps", "--eta", "0.5")),
-    "DDPO": ("ddpo", ("--advantage", "prompt", "--std-power", "0", "--kl-weight", "0")),
+    "DDPO": ("ddpo", ("--advantage", "prompt", "--std-power", "0")),
     "Flow-GRPO-Fast": (
         "mixgrpo",
         ("--window", "2", "--position", "random", "--interval", "1", "--sampler", "flow-grpo", "--eta", "0.5"),
@@ -58,7 +58,18 @@ def _mixgrpo_defaults() -> tuple[str, ...]:
     from empirical.train_mixgrpo import Config
 
     own = Config()
-    names = ("model", "reward", "steps", "guidance", "batch", "group", "micro_batch", "learning_rate", "ema")
+    names = (
+        "model",
+        "reward",
+        "steps",
+        "guidance",
+        "batch",
+        "group",
+        "micro_batch",
+        "learning_rate",
+        "kl_weight",
+        "ema",
+    )
     settings = [part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(own, name)))]
     return (*settings, "--families", *own.families, "--also")
 
@@ -85,7 +96,7 @@ def seconds_of_an_iteration(name: str) -> float:
     """Median, without the first."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        execute(command(name, out, "--epochs", str(FIRST), "--evaluate-every", "1000", "--evaluation-samples", "2"))
+        execute(command(name, out, "--epochs", str(FIRST), "--evaluate-every", "1000"))
         return statistics.median(line["seconds"] for line in epochs(out)[1:])
 
 

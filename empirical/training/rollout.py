@@ -116,7 +116,8 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, size: int | None = None
     if isinstance(pipeline, FluxPipeline):
         latents = pipeline._unpack_latents(latents, *image_size(pipeline, size), pipeline.vae_scale_factor)
     z = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-    images = vae.decode(z.to(vae.dtype), return_dict=False)[0].float()
+    z = z.to(vae.dtype, memory_format=torch.channels_last)  # as trainers keep the decoder's weights
+    images = vae.decode(z, return_dict=False)[0].float()
     require_finite("the decoder", images)
     return pipeline.image_processor.postprocess(images, output_type="pt")
 
