@@ -60,6 +60,7 @@ class Config(Common):
     kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.05
     evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 60
     evaluation_samples: Annotated[int, tyro.conf.arg(help="x_T of each held-out prompt, at least 2.")] = 6
+    save_every: Annotated[int, tyro.conf.arg(help="Iterations between checkpoints.")] = 10
     shared_noise: Annotated[
         bool, tyro.conf.arg(help="Start a group at one x_T; ODE steps before the window are then done once a group.")
     ] = True
