@@ -43,7 +43,7 @@ VARIANTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "MixGRPO-Flash": ("mixgrpo", ("--flash", "6")),
 }
 FIRST = 6  # iterations that tell how long one takes
-ENDS = 10  # iterations at either end whose rollouts are averaged
+ENDS = 5  # iterations at either end whose rollouts are averaged
 
 
 def command(name: str, out: Path, *more: str) -> list[str]:

@@ -152,7 +152,7 @@ def test_prompts_that_cannot_be_are_refused(texts, message):
         Prompts(texts, 0)
 
 
-@pytest.mark.parametrize("model", ["embedded", "embedded-early", "some/model"])
+@pytest.mark.parametrize("model", ["embedded", "embedded-early", "embedded-flow", "some/model"])
 def test_no_default_prompt_is_both_trained_on_and_held_out(model):
     trained, judged = training(None, model), held_out(None, model)
     assert len(set(trained)) == len(trained) >= 20

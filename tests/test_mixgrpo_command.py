@@ -1,16 +1,20 @@
 """MixGRPO as a command: Stable Diffusion 3 and Flux through training, checkpoint, resume and gap meter; refusals."""
 
 import json
+from dataclasses import replace
 
 import ddpo_cases as cases
 import pipelines as tiny
 import pytest
 import torch
+import tyro
 from diffusers import FluxPipeline, StableDiffusion3Pipeline
 
 from empirical import train_mixgrpo as command
+from empirical.meter.pipelines import load
 from empirical.rewards import jpeg
 from empirical.training.plan import planned
+from empirical.training.settings import check
 
 MODELS = {"sd": tiny.stable_diffusion, "sd3": tiny.stable_diffusion_3, "flux": tiny.flux}
 
@@ -26,7 +30,7 @@ def given(tmp_path_factory):
 
 def config(given, out, **changes):
     settings = {
-        "steps": 6, "window": 2, "interval": 1, "guidance": 1.0, "epochs": 2, "batch": 8, "group": 2, "micro_batch": 4,
+        "size": 16, "steps": 6, "window": 2, "interval": 1, "guidance": 1.0, "epochs": 2, "batch": 8, "group": 2, "micro_batch": 4,
         "rank": 2, "evaluate_every": 100, "tracker": "none", "learning_rate": 1e-2, "kl_weight": 0.01, "ema": None,
         "reward": "jpeg_compressibility",
     }  # fmt: skip
@@ -60,11 +64,26 @@ def test_a_run_that_stopped_ends_bit_for_bit_as_one_left_alone_and_is_measured(g
     assert trained == [{0, 1}, {1, 2}, {2, 3}]
 
 
+def test_what_the_command_does_by_itself_is_train_the_embedded_flow_model(tmp_path):
+    config = replace(
+        tyro.cli(command.Config, args=[]), out=tmp_path, epochs=1, batch=16, micro_batch=8, evaluation_samples=2,
+        evaluate_every=100, tracker="none", evaluation_prompts=tmp_path / "judged.txt",
+    )  # fmt: skip
+    config.evaluation_prompts.write_text("a red circle\ntwo blue squares\n", encoding="utf-8")
+    check(config, 1)
+    command.train(config, cases.silent)
+    (line,) = lines(tmp_path, "epoch")
+    assert set(line["trained_steps"]) == {"0", "1", "2", "3"}
+    assert line["network_passes"] == {"rollout": 16 * 25, "gradient": 16 * 4, "reference": 16 * 4}
+    assert line["guard_log_ratio_over_tolerance"] == 0
+
+
 @pytest.mark.parametrize(("name", "kind"), [("sd3", StableDiffusion3Pipeline), ("flux", FluxPipeline)])
 def test_the_adapters_load_in_plain_diffusers_and_change_its_images(given, tmp_path, name, kind):
     trained = run(given[name], tmp_path, epochs=1, learning_rate=0.1)
-    plain = kind.from_pretrained(given[name]["model"])
+    plain = load(str(given[name]["model"]))  # from_pretrained, told which parts are absent
     plain.set_progress_bar_config(disable=True)
+    assert type(plain) is kind
     before = images(plain)
     plain.load_lora_weights(tmp_path / "weights")
     assert not torch.equal(images(plain), before)

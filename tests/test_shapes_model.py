@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 from transformers import CLIPTokenizer
 
 from empirical.shapes import alignment, autoencoder, load_pipeline, model, tokenizer
@@ -144,6 +145,22 @@ def test_the_early_model_shares_autoencoder_and_tokenizer_and_knows_less(pipelin
     texts = alignment.prompts(40, "pair", 7)
     shares = [verify(alignment.generate(one, texts, 10, 4.0), texts).passed.float().mean() for one in (early, pipeline)]
     assert 0.2 < shares[0] < 0.85 < shares[1]
+
+
+def test_the_flow_model_is_of_stable_diffusion_3s_classes_and_draws_what_is_asked():
+    flow = load_pipeline(model.FOLDERS["embedded-flow"])
+    assert isinstance(flow, StableDiffusion3Pipeline)
+    assert flow.text_encoder_3 is None
+    found = alignment.measure(flow, 12, 20, 4.0)
+    for family in FAMILIES:
+        assert found[family].passed.float().mean() >= 0.75
+        assert found[family].score.mean() >= 0.8
+
+
+def test_all_committed_weights_together_stay_below_15_mb():
+    sizes = [path.stat().st_size for path in model.WEIGHTS.parent.rglob("*.safetensors")]
+    assert len(sizes) == 8
+    assert sum(sizes) < 15e6
 
 
 def test_a_pipeline_saved_without_its_shared_parts_loads_with_those_of_the_finished_model(tmp_path, pipeline):

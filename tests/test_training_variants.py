@@ -64,7 +64,7 @@ def test_runs_take_as_many_iterations_as_the_time_allows_and_go_on_where_they_st
     kept = json.loads((tmp_path / "results.json").read_text())
     assert kept["seconds"] == {"SDE everywhere": 2.0, "MixGRPO": 2.0}
     assert [one["iterations"] for one in kept["runs"]] == [30, 30, 30]
-    assert kept["runs"][0]["rollouts"] == pytest.approx([4.5 / 30, 24.5 / 30])
+    assert kept["runs"][0]["rollouts"] == pytest.approx([2 / 30, 27 / 30])
     assert kept["runs"][0]["passes"] == 15
     assert "+20.0 +- 0.0" in shown.getvalue()
     variants.main(1.0, 3, 1, ("MixGRPO",), tmp_path)

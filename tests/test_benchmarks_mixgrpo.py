@@ -1,0 +1,25 @@
+"""What the benchmark of MixGRPO compares; nothing here is about speed."""
+
+from dataclasses import replace
+
+import torch
+
+from analysis.benchmarks import mixgrpo
+from empirical.training.run import start
+
+
+def test_cases_differ_in_window_and_solver_alone():
+    first, *others = mixgrpo.cases().values()
+    assert first.windows is None
+    for config in others:
+        assert config.windows.width == 4
+        assert replace(config, window=None, shared_noise=False, first=0, flash=None) == first
+
+
+def test_an_iteration_of_the_benchmark_updates_the_weights_and_is_saved(tmp_path):
+    config = replace(mixgrpo.cases()["window at 10, flash 6"], out=tmp_path, steps=12, first=2, batch=16, micro_batch=8)
+    run = start(config, lambda text: None)
+    before = [p.detach().clone() for p in run.parameters]
+    mixgrpo.iteration(run, 0)
+    assert any(not torch.equal(old, new) for old, new in zip(before, run.parameters, strict=True))
+    assert (tmp_path / "checkpoints" / "epoch-000001").is_dir()
