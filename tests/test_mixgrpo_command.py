@@ -30,7 +30,8 @@ def given(tmp_path_factory):
 
 def config(given, out, **changes):
     settings = {
-        "size": 16, "steps": 6, "window": 2, "interval": 1, "guidance": 1.0, "epochs": 2, "batch": 8, "group": 2, "micro_batch": 4,
+        "size": 16, "steps": 6, "window": 2, "interval": 1, "guidance": 1.0, "epochs": 2, "batch": 8, "group": 2,
+        "micro_batch": 4,
         "rank": 2, "evaluate_every": 100, "tracker": "none", "learning_rate": 1e-2, "kl_weight": 0.01, "ema": None,
         "reward": "jpeg_compressibility",
     }  # fmt: skip
