@@ -87,7 +87,7 @@ def draw(data: dict[str, Any]) -> Figure:
     axes[0, 0].axhline(1.0, **DASHED)
     axes[0, 0].set(ylim=(0, None), xlabel="first step of the window", ylabel="share of the reward's variance")
     axes[0, 0].legend()
-    title(axes[0, 0], "d", "what the window decides, embedded flow model")
+    title(axes[0, 0], "a", "what a window decides, embedded")
     return figure
 
 
