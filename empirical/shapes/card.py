@@ -100,8 +100,8 @@ def _made_flow(evaluation: Mapping[str, Any], training: Mapping[str, Any]) -> st
     versions = ", ".join(f"{name} {number}" for name, number in training["versions"].items())
     shape = f"{len(denoiser['blocks'])} layers of width {denoiser['width']}"
     return f"""`python -m empirical.shapes.pretrain --training.prediction flow --training.width {denoiser["width"]}
---training.blocks {denoiser["blocks"]} --name flow --steps {training["steps"]} --vae VAE --export FLOW` on one CPU core, where
-VAE is `empirical/shapes/weights/diffusion/vae` and FLOW `empirical/shapes/weights/flow`.
+--training.blocks {denoiser["blocks"]} --name flow --steps {training["steps"]} --vae VAE --export FLOW` on one CPU
+core, where VAE is `empirical/shapes/weights/diffusion/vae` and FLOW `empirical/shapes/weights/flow`.
 
 | part | parameters | training |
 |---|---|---|
