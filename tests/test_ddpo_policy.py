@@ -32,7 +32,8 @@ def test_a_rollout_is_bit_for_bit_what_the_pipeline_itself_draws_and_decodes(nam
 def test_replay_of_every_trainable_step_gives_the_density_of_the_rollout(name):
     policy = Policy(tiny.PIPELINES[name](), 4, 1.0, 3.0)
     path = cases.path(policy, 2)
-    assert set(path.log_prob) == set(policy.trainable_steps) == {0, 1, 2}
+    expected = {0, 1} if name == "sd3" else {0, 1, 2}  # of sd3, step 2 of 4 ends at t = .001 with as small a std
+    assert set(path.log_prob) == set(policy.trainable_steps) == expected
     for k, kept in path.log_prob.items():
         mean, std = policy.moments(path.latents[k], k, path.condition, path.latents[k + 1])
         by_hand = torch.distributions.Normal(mean.double(), std.double()).log_prob(path.latents[k + 1].double())
@@ -76,7 +77,9 @@ def test_steps_of_eta_0_and_the_last_step_are_not_trained():
 @pytest.mark.parametrize("eta", [0.0, [0.0, 0.0, 0.0, 1.0]])
 def test_a_sampler_without_a_step_to_train_is_refused(eta):
     policy = cases.policy(eta=eta)
-    with pytest.raises(ValueError, match=r"no step can be trained: with eta = .* deterministic and has no density"):
+    with pytest.raises(
+        ValueError, match=r"no step can be trained: with eta = .* deterministic, or has a std below 0.01"
+    ):
         _ = policy.trainable_steps
 
 

@@ -112,7 +112,8 @@ def images(pipeline):
 def test_the_published_algorithms_are_settings(given, tmp_path, settings):
     run(given["sd3"], tmp_path, epochs=1, **settings)
     (line,) = lines(tmp_path, "epoch")
-    width = settings["window"] or 5
+    # all but the last step, and of cps the one before, which ends at t = .001 with as small a std
+    width = settings["window"] or (4 if settings["sampler"] == "cps" else 5)
     assert len(line["trained_steps"]) == width
     assert line["guard_log_ratio_over_tolerance"] == 0
     assert all(norm > 0 for norm in line["gradient_norm"])

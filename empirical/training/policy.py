@@ -19,6 +19,8 @@ from empirical.training.guards import require_finite
 from gapbound._validate import count
 from gapbound.updates import kl_rescaling
 
+LEAST_STD = 0.01  # of a step that is trained
+
 
 @dataclass
 class Policy:
@@ -134,19 +136,21 @@ class Policy:
 
     @property
     def trainable_steps(self) -> tuple[int, ...]:
-        """The stochastic steps, without the last.
+        """The stochastic steps, without the last and those of a std below ``LEAST_STD``.
 
         Deterministic steps have no density. The last step ends at clean data, or, for Stable Diffusion, at its first
         training level with a std of about .02 eta, where rounding alone moves a log-density by more than clips allow.
+        On the grids of flow matching the step before it ends at t = .001, with a std of .001: its KL, which goes like
+        1 / std^2, would drown that of all others.
 
         Raises:
             ValueError: there are none.
         """
-        found = tuple(k for k in self.stochastic_steps if k < self.steps - 1)
+        found = tuple(k for k in self.stochastic_steps if k < self.steps - 1 and self.scheduler.stds[k] >= LEAST_STD)
         if not found:
             raise ValueError(
                 f"no step can be trained: with eta = {self.eta} and {self.steps} steps every step but the last is "
-                "deterministic and has no density; raise eta, or widen its profile"
+                f"deterministic, or has a std below {LEAST_STD:g}; raise eta, or widen its profile"
             )
         return found
 
