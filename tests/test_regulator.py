@@ -205,7 +205,8 @@ def test_steps_without_noise_carry_no_control_and_their_eps_is_the_references():
 def test_its_network_serves_every_sampler_on_levels_of_its_grid():
     model, process = MODELS["full"], ve(3.0)
     policy = rl_optimum_discrete(model, REWARDS["twisted"], BETA, process, "gddim", 1.2, 24)
-    assert policy.law.w2(gb.discrete_law(policy, process, "gddim", 1.2, sigmas=policy.sigmas)) == 0
+    drawn = gb.discrete_law(policy, process, "gddim", 1.2, sigmas=policy.sigmas)
+    assert policy.law.w2(drawn) == pytest.approx(0, abs=1e-6)  # a root of what rounds differently by machine
     laws = [
         policy.sampled(eta=0.0),
         policy.sampled("heun", 0.0),
