@@ -97,15 +97,11 @@ class Config(Common):
             raise ValueError(f"a window takes one eta, got {len(self.eta)} values; or leave it out with --window None")
         return windows.profile(epoch, self.eta[0])
 
-    def ever_trained(self, trainable: tuple[int, ...]) -> tuple[int, ...]:
-        """The steps of all windows of the run."""
-        return trainable if self.windows is None else self.windows.trained(self.epochs)
-
 
 def train(config: Config, say: Say, accelerator: Accelerator | None = None) -> Run:
     """The run: everything that happens, in order."""
     run = start(config, say, accelerator)
-    say(f"steps that are trained at all: {', '.join(map(str, config.ever_trained(run.policy.trainable_steps)))}")
+    say(f"steps that are trained at all: {', '.join(map(str, run.trained))}")
     for epoch in range(run.state.epoch, config.epochs):
         evaluate.at(run, epoch)
         began = time.perf_counter()

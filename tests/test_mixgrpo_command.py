@@ -157,6 +157,14 @@ def test_the_plan_counts_what_the_run_counts(given, tmp_path):
     assert not (tmp_path / "plan").exists()
 
 
+def test_a_later_window_without_a_step_to_train_is_refused_before_any_work(given, tmp_path):
+    """Of SD3's grid the step before the last ends at t = .001, with too small a std."""
+    assert planned(config(given["sd3"], tmp_path, window=2, epochs=9))["steps that can be trained"] == [0, 1, 2, 3]
+    with pytest.raises(SystemExit, match=r"no step can be trained: .* or has a std below 0.01"):
+        command.main(config(given["sd3"], tmp_path / "out", window=1, epochs=9))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

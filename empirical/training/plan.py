@@ -37,7 +37,7 @@ def planned(config: Common) -> dict[str, Any]:
     expected = one * (rolled + replays * (1 + BACKWARD + config.checkpointing) + compared)
     return {
         "images for training": images,
-        "steps that can be trained": list(config.ever_trained(run.policy.trainable_steps)),
+        "steps that can be trained": list(run.trained),
         "network passes, rollout": rolled,
         "network passes with gradient": replays,
         "network passes, reference": compared,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object, set_seed
@@ -60,6 +61,7 @@ class Run:
     log: Log
     say: Say
     state: State = field(default_factory=State)
+    trained: tuple[int, ...] = ()
 
     def samples(self, epoch: int, numbers: Sequence[int]) -> tuple[list[str], list[int]]:
         """Prompts of an epoch's samples, and their numbers counted from the start of the run."""
@@ -195,7 +197,7 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
         pipeline, config.steps, config.eta_at(0), config.guidance, config.sampler, config.size, reference=reference,
         flash=config.flash,
     )  # fmt: skip
-    _check_steps(config, policy)
+    trained = _checked_steps(config, policy)
     rewards = named_rewards([config.reward, *config.also])
     parameters = list(tune.trainable(denoiser(pipeline)).values())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -206,6 +208,7 @@ def assemble(config: Common, say: Say, accelerator: Accelerator | None = None) -
         None if config.ema is None else EMAModel(parameters, decay=config.ema),
         next(iter(rewards.values())), Prompts(training(config.prompts, config.model, config.families), config.seed),
         _exam(config, rewards), Log(config.out / "log.jsonl", active=False), say, State(kl_weight=config.kl_weight),
+        trained,
     )  # fmt: skip
 
 
@@ -226,12 +229,19 @@ def _log(config: Common, accelerator: Accelerator) -> Log:
     return Log(config.out / "log.jsonl", accelerator.is_main_process, track)
 
 
-def _check_steps(config: Common, policy: Policy) -> None:
-    trainable = policy.trainable_steps
-    if config.train_steps is not None and not 1 <= config.train_steps <= len(trainable):
-        raise ValueError(
-            f"train_steps must be 1 to {len(trainable)}, the stochastic steps but the last, got {config.train_steps}"
-        )
+def _checked_steps(config: Common, policy: Policy) -> tuple[int, ...]:
+    """The steps that the run trains at all, after a look at every eta that it will use."""
+    found: set[int] = set()
+    for eta in {tuple(np.atleast_1d(config.eta_at(epoch)).tolist()) for epoch in range(config.epochs)}:
+        policy.use(eta[0] if len(eta) == 1 else eta)
+        trainable = policy.trainable_steps
+        found |= set(trainable)
+        if config.train_steps is not None and not 1 <= config.train_steps <= len(trainable):
+            raise ValueError(
+                f"train_steps must be 1 to {len(trainable)}, the steps that can be trained, got {config.train_steps}"
+            )
+    policy.use(config.eta_at(0))
+    return tuple(sorted(found))
 
 
 def _warmup(updates: int) -> Callable[[int], float]:

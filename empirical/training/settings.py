@@ -121,10 +121,6 @@ class Common:
         """eta of an epoch's rollouts."""
         return self.profile
 
-    def ever_trained(self, trainable: tuple[int, ...]) -> tuple[int, ...]:
-        """Which steps the run can train, of those that an epoch can."""
-        return trainable
-
     @property
     def together(self) -> int:
         """How many samples share x_T."""
