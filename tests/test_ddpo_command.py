@@ -219,7 +219,7 @@ def test_weights_that_are_not_finite_are_never_saved(given, tmp_path):
         ({"eta": (1.0, 1.0)}, "eta has 2 values for 4 steps; give one, or one for each step"),
         ({"eta": (1.5,), "sampler": "ddim"}, "eta"),
         ({"sampler": "nonsense"}, "sampler"),
-        ({"train_steps": 4}, "train_steps must be 1 to 3, the stochastic steps but the last, got 4"),
+        ({"train_steps": 4}, "train_steps must be 1 to 3, the steps that can be trained, got 4"),
         ({"batch": 9}, "batch 9 must be a multiple of group 2"),
         ({"micro_batch": 3}, r"batch 8 must be a multiple of updates x processes x micro_batch = 1 x 1 x 3 = 3"),
         ({"updates": 3}, "multiple of updates x processes"),
