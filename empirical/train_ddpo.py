@@ -53,17 +53,21 @@ def train(config: Config, say: Say, accelerator: Accelerator | None = None) -> R
     run = start(config, say, accelerator)
     for epoch in range(run.state.epoch, config.epochs):
         evaluate.at(run, epoch)
-        began = time.perf_counter()
-        paths = rollout(run, epoch)
-        rewards, failures = score(run, paths)
-        advantage = advantages(run, epoch, rewards)
-        record = update(run, epoch, paths, advantage)
-        log(run, epoch, rewards, advantage, failures, record, time.perf_counter() - began)
-        if (epoch + 1) % config.save_every == 0 or epoch + 1 == config.epochs:
-            run.save(epoch + 1)
+        iteration(run, epoch)
     evaluate.at(run, config.epochs)
     finish.write(run)
     return run
+
+
+def iteration(run: Run, epoch: int) -> None:
+    """An epoch, and its checkpoint if one is due."""
+    began = time.perf_counter()
+    paths = rollout(run, epoch)
+    rewards, failures = score(run, paths)
+    advantage = advantages(run, epoch, rewards)
+    record = update(run, epoch, paths, advantage)
+    log(run, epoch, rewards, advantage, failures, record, time.perf_counter() - began)
+    run.save_if_due(epoch + 1)
 
 
 def rollout(run: Run, epoch: int) -> list[Trajectory]:

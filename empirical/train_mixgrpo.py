@@ -104,18 +104,22 @@ def train(config: Config, say: Say, accelerator: Accelerator | None = None) -> R
     say(f"steps that are trained at all: {', '.join(map(str, run.trained))}")
     for epoch in range(run.state.epoch, config.epochs):
         evaluate.at(run, epoch)
-        began = time.perf_counter()
-        run.policy.use(config.eta_at(epoch))
-        paths = rollout(run, epoch)
-        rewards, failures = score(run, paths)
-        advantage = advantages(run, rewards)
-        record = update(run, epoch, paths, advantage)
-        log(run, epoch, total(run, rewards), advantage, failures, record, time.perf_counter() - began)
-        if (epoch + 1) % config.save_every == 0 or epoch + 1 == config.epochs:
-            run.save(epoch + 1)
+        iteration(run, epoch)
     evaluate.at(run, config.epochs)
     finish.write(run)
     return run
+
+
+def iteration(run: Run, epoch: int) -> None:
+    """One iteration, and its checkpoint if one is due."""
+    began = time.perf_counter()
+    run.policy.use(run.config.eta_at(epoch))
+    paths = rollout(run, epoch)
+    rewards, failures = score(run, paths)
+    advantage = advantages(run, rewards)
+    record = update(run, epoch, paths, advantage)
+    log(run, epoch, total(run, rewards), advantage, failures, record, time.perf_counter() - began)
+    run.save_if_due(epoch + 1)
 
 
 def parts(run: Run) -> tuple[Mapping[str, Reward], Mapping[str, float]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from analysis.benchmarks import ddpo
+from empirical import train_ddpo
 from empirical.training import tune
 
 
@@ -24,7 +25,7 @@ def test_an_epoch_of_the_benchmark_updates_the_adapters_and_is_saved(tmp_path, m
         monkeypatch.setattr(ddpo, name, value)
     run = ddpo.new_run(str(tmp_path), 1)
     before = [p.detach().clone() for p in run.parameters]
-    ddpo.epoch(run, 0)
+    train_ddpo.iteration(run, 0)
     assert all("lora" in name for name in tune.trainable(run.pipeline.unet))
     assert any(not torch.equal(old, new) for old, new in zip(before, run.parameters, strict=True))
     assert (tmp_path / "checkpoints" / "epoch-000001").is_dir()

@@ -10,6 +10,7 @@ from empirical.meter.draws import Draws
 from empirical.meter.generate import Run, Sampler
 from empirical.meter.pipelines import denoiser
 from empirical.training import tune
+from empirical.training.condition import prepare
 from empirical.training.policy import Policy
 from empirical.training.rollout import decode, passes, roll
 from gapbound.updates import kl_rescaling
@@ -58,6 +59,23 @@ def test_guidance_is_linear_in_its_weight():
     torch.testing.assert_close(outputs[2] - outputs[1], outputs[1] - outputs[0], rtol=1e-3, atol=1e-5)
     assert passes(cases.policy(guidance=1.0)) == 4
     assert passes(cases.policy(guidance=2.0)) == 8
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("name", list(tiny.PIPELINES))
+def test_prompts_that_occur_again_are_encoded_once_and_told_to_the_network_each_time(name, guidance):
+    policy, texts = Policy(tiny.PIPELINES[name](), 3, 1.0, guidance), ["two dogs", "a red cat", "two dogs", "two dogs"]
+    found = policy.condition(texts)
+    expected = prepare(policy.pipeline, policy.scheduler, texts, 3, guidance)
+    assert (found.prompts, found.doubled) == (tuple(texts), expected.doubled)
+    torch.testing.assert_close(dict(found.inputs), dict(expected.inputs))
+    rows = found.of([1, 2])
+    assert rows.prompts == ("a red cat", "two dogs")
+    torch.testing.assert_close(dict(rows.inputs), dict(policy.condition(["a red cat", "two dogs"]).inputs))
+    seen = []
+    policy.pipeline.text_encoder.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    policy.condition(texts)
+    assert max(seen) == 2
 
 
 def test_a_flux_model_that_is_asked_twice_a_step_is_refused():

@@ -64,13 +64,8 @@ def test_the_count_of_passes_is_how_often_the_network_runs():
         expected = 4 * passes(policy, together)
         seen.clear()
         roll(policy, PAIR, [0, 1, 2, 3], Draws(0), together)
-        assert sum(seen) - conditions(policy, together) == expected
-
-
-def conditions(policy, together):
-    """The pipeline is run up to its first call to learn what it tells the network: those calls end at once."""
-    doubled = 2 if policy.doubled else 1
-    return doubled * (4 + (4 // together if together > 1 else 0))
+        prompts = (2 if policy.doubled else 1) * 2  # the call that learns what the network is told, which ends at once
+        assert sum(seen) - prompts == expected
 
 
 def test_a_solver_takes_the_steps_after_the_window_alone():

@@ -47,28 +47,18 @@ def new_run(out: str, epochs: int) -> Run:
     return start(config, lambda text: None)
 
 
-def epoch(run: Run, number: int) -> None:
-    """All that an epoch does, its checkpoint included."""
-    paths = train_ddpo.rollout(run, number)
-    rewards, failures = train_ddpo.score(run, paths)
-    advantage = train_ddpo.advantages(run, number, rewards)
-    record = train_ddpo.update(run, number, paths, advantage)
-    train_ddpo.log(run, number, rewards, advantage, failures, record, 0.0)
-    run.save(number + 1)
-
-
 def overhead(repeat: int) -> tuple[float, float]:
     """See ``beyond_passes``, of DDPO."""
     with tempfile.TemporaryDirectory() as out:
-        return beyond_passes(new_run(out, repeat + 1), epoch, repeat)
+        return beyond_passes(new_run(out, repeat + 1), train_ddpo.iteration, repeat)
 
 
 def beyond_passes(run: Run, epoch: Callable[[Run, int], None], repeat: int) -> tuple[float, float]:
-    """Medians, after a warm-up, of the seconds of an epoch and of what it takes beyond the denoiser, as a share of it.
+    """Mean seconds of an epoch after a warm-up, and what it takes beyond the denoiser, as a share of it.
 
     The denoiser's forward and backward passes are timed where they happen, so that a drifting machine slows both.
     """
-    seconds, shares = [], []
+    seconds, passes = 0.0, 0.0
     backward, spent = run.accelerator.backward, [0.0]
 
     def timed(loss: torch.Tensor) -> None:
@@ -81,10 +71,9 @@ def beyond_passes(run: Run, epoch: Callable[[Run, int], None], repeat: int) -> t
         clock, spent[0] = Clock(), 0.0
         with clock.watch([run.policy.network]):
             epoch(run, number)
-        passes = clock.networks + spent[0]
-        seconds.append(clock.total)
-        shares.append(clock.total / passes - 1)
-    return statistics.median(seconds[1:]), statistics.median(shares[1:])
+        if number:
+            seconds, passes = seconds + clock.total, passes + clock.networks + spent[0]
+    return seconds / repeat, seconds / passes - 1
 
 
 def ours(epochs: int) -> dict[str, Any]:
@@ -94,7 +83,7 @@ def ours(epochs: int) -> dict[str, Any]:
         run = new_run(out, epochs)
         for number in range(epochs):
             began = time.perf_counter()
-            epoch(run, number)
+            train_ddpo.iteration(run, number)
             seconds.append(time.perf_counter() - began)
     return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 

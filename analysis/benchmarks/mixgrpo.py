@@ -1,7 +1,8 @@
 """What an iteration of ``train_mixgrpo`` costs: ``python -m analysis.benchmarks.mixgrpo``, minutes on an idle machine.
 
 The same trajectory of 25 steps with SDE everywhere, with a window of 4 steps at several places, and with a second-order
-solver after it; each beside its share of the first, by time and by network passes, and what it takes beyond the passes.
+solver after it; each beside its share of the first, by time and by network passes, and what it takes beyond the passes,
+every tenth iteration's checkpoint included.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from analysis.job import console
 from empirical import train_mixgrpo
 from empirical.train_mixgrpo import Config
 from empirical.training.plan import network_passes
-from empirical.training.run import Run, start
+from empirical.training.run import start
 
 FLASH = 6
 BACKWARD = 2.0  # passes that a backward pass takes
@@ -39,27 +40,16 @@ def cases() -> dict[str, Config]:
     }
 
 
-def iteration(run: Run, number: int) -> None:
-    """All that an iteration does, its checkpoint included."""
-    run.policy.use(run.config.eta_at(number))
-    paths = train_mixgrpo.rollout(run, number)
-    rewards, failures = train_mixgrpo.score(run, paths)
-    advantage = train_mixgrpo.advantages(run, rewards)
-    record = train_mixgrpo.update(run, number, paths, advantage)
-    train_mixgrpo.log(run, number, train_mixgrpo.total(run, rewards), advantage, failures, record, 0.0)
-    run.save(number + 1)
-
-
 def cost(config: Config, repeat: int) -> dict[str, Any]:
     """Seconds of an iteration, its passes with a backward pass as two, and what it takes beyond them."""
     with tempfile.TemporaryDirectory() as out:
-        run = start(replace(config, out=Path(out), epochs=repeat + 1), lambda text: None)
-        seconds, share = beyond_passes(run, iteration, repeat)
+        run = start(replace(config, out=Path(out), epochs=repeat + 2), lambda text: None)
+        seconds, share = beyond_passes(run, train_mixgrpo.iteration, repeat)
         passes = network_passes(run)
     return {"seconds": seconds, "beyond": share, "passes": passes["rollout"] + (1 + BACKWARD) * passes["gradient"]}
 
 
-def main(repeat: Annotated[int, tyro.conf.arg(help="Iterations that count, of each case.")] = 7) -> None:
+def main(repeat: Annotated[int, tyro.conf.arg(help="Iterations that count, of each case.")] = 10) -> None:
     """Measure and print."""
     found = {name: cost(config, repeat) for name, config in cases().items()}
     whole = next(iter(found.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from empirical.meter.pipelines import denoiser, guidance_arguments, image_size, latent_shape
 
 SAMPLES = ("sample", "hidden_states")  # what denoisers call their latents
+PLACES = ("img_ids", "txt_ids")  # inputs that all samples share
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,20 @@ class Condition:
     divisor: int
     guidance: float
     doubled: bool
+
+    def of(self, samples: Sequence[int]) -> Condition:
+        """That of these of its samples, in this order; one may occur again."""
+        rows = torch.tensor([*samples, *(len(self.prompts) + k for k in samples)][: (1 + self.doubled) * len(samples)])
+        inputs = {name: _picked(name, value, rows) for name, value in self.inputs.items()}
+        return replace(self, prompts=tuple(self.prompts[k] for k in samples), inputs=inputs)
+
+
+def _picked(name: str, value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _picked(key, one, rows) for key, one in value.items()}
+    if not isinstance(value, Tensor) or name in PLACES:
+        return value
+    return value.index_select(0, rows.to(value.device))
 
 
 class _Captured(Exception):

@@ -77,8 +77,10 @@ class Policy:
         self.solver()
 
     def condition(self, prompts: Sequence[str]) -> Condition:
-        """Everything that the denoiser has to know of these prompts."""
-        return prepare(self.pipeline, self.scheduler, prompts, self.steps, self.guidance, self.size)
+        """Everything that the denoiser has to know of these prompts; each is encoded once, however often it occurs."""
+        texts = list(dict.fromkeys(prompts))
+        found = prepare(self.pipeline, self.scheduler, texts, self.steps, self.guidance, self.size)
+        return found.of([texts.index(prompt) for prompt in prompts])
 
     def output(self, x: Tensor, k: int, condition: Condition, network: Any = None) -> Tensor:
         """What the network predicts at step ``k``, guided, float32, the shape of ``x``.

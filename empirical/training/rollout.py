@@ -70,7 +70,7 @@ def roll(policy: Policy, prompts: Sequence[str], numbers: Sequence[int], draws: 
     pipeline, scheduler = policy.pipeline, policy.scheduler
     condition, trainable = policy.condition(prompts), policy.trainable_steps
     x = draws.initial(pairs[::together], latent_shape(pipeline, policy.size)).to(pipeline.device)
-    latents = _trunk(policy, x, prompts[::together]) if together > 1 else [x]
+    latents = _trunk(policy, x, condition.of(range(0, len(prompts), together))) if together > 1 else [x]
     latents = [one.repeat_interleave(together, 0) for one in latents]
     x, generators, (tail, solver) = latents[-1], draws.increments(pairs, 0), policy.solver()
     densities: dict[int, LogProb] = {}
@@ -88,9 +88,9 @@ def roll(policy: Policy, prompts: Sequence[str], numbers: Sequence[int], draws: 
     return Trajectory(tuple(prompts), tuple(numbers), condition, torch.stack(latents), densities, tolerances)
 
 
-def _trunk(policy: Policy, x: Tensor, prompts: Sequence[str]) -> list[Tensor]:
+def _trunk(policy: Policy, x: Tensor, condition: Condition) -> list[Tensor]:
     """x_T and what the deterministic steps before the first stochastic one make of it."""
-    latents, condition, scheduler = [x], policy.condition(prompts), policy.scheduler
+    latents, scheduler = [x], policy.scheduler
     for k in range(policy.trunk):
         latents.append(scheduler.step(policy.output(latents[-1], k, condition), scheduler.timesteps[k], latents[-1])[0])
     return latents

@@ -98,6 +98,11 @@ class Run:
         finally:
             self.ema.restore(self.parameters)
 
+    def save_if_due(self, epoch: int) -> None:
+        """``save`` every ``save_every`` epochs and after the last."""
+        if epoch % self.config.save_every == 0 or epoch == self.config.epochs:
+            self.save(epoch)
+
     def save(self, epoch: int) -> None:
         """A checkpoint after ``epoch`` finished epochs, with the random state of every process."""
         for name, value in tune.trainable(denoiser(self.pipeline)).items():
