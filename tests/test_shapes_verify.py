@@ -121,6 +121,11 @@ def test_components_are_the_connected_ones():
     assert torch.equal(regions.sum((-2, -1)), areas)
     assert torch.equal(regions.amax(1).bool(), mask)
     assert regions.shape[1] == MOST
+    several = torch.cat([mask, torch.zeros_like(mask), mask.mT, ~mask])
+    for one, found, sizes in zip(several, *components(several), strict=True):  # as if alone, whatever lies above it
+        alone, area = components(one[None])
+        assert torch.equal(found, alone[0])
+        assert torch.equal(sizes, area[0])
 
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
