@@ -46,6 +46,7 @@ def fake(execute_log):
             {"kind": "epoch", "epoch": k, "seconds": 2.0 if k else 9.0, "reward_mean": k / n,
              "network_passes": {"rollout": 10, "gradient": 5}} for k in range(n)
         ]  # fmt: skip
+        (out / "config.json").write_text(json.dumps({"eta": [1.0]}))
         (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         execute_log.append(line)
 
@@ -55,7 +56,12 @@ def fake(execute_log):
 def test_runs_take_as_many_iterations_as_the_time_allows_and_go_on_where_they_stopped(tmp_path, monkeypatch):
     log = []
     monkeypatch.setattr(variants, "execute", fake(log))
-    judged = [{"sampler": "ODE", "before": 0.5, "after": 0.7}, {"sampler": "SDE, eta 1", "before": 0.6, "after": 0.6}]
+    cells = [("ODE", 0.5, 0.7), ("SDE, eta 0.5", 0.1, 0.9), ("SDE, eta 1", 0.6, 0.65)]
+    judged = [
+        {"reward": reward, "sampler": sampler, "before": before - off, "after": after}
+        for reward, off in (("alignment", 0.3), ("strict_alignment", 0.0))
+        for sampler, before, after in cells
+    ]
     monkeypatch.setattr(variants, "changes", lambda out: judged)
     shown = io.StringIO()
     monkeypatch.setattr(variants, "console", lambda: Console(file=shown, width=200))
@@ -67,6 +73,7 @@ def test_runs_take_as_many_iterations_as_the_time_allows_and_go_on_where_they_st
     assert kept["runs"][0]["rollouts"] == pytest.approx([2 / 30, 27 / 30])
     assert kept["runs"][0]["passes"] == 15
     assert "+20.0 +- 0.0" in shown.getvalue()
+    assert kept["runs"][0]["SDE"] == [0.6, 0.65]
     variants.main(1.0, 3, 1, ("MixGRPO",), tmp_path)
     assert len(log) == 5
 
