@@ -47,19 +47,24 @@ class Config(Common):
     out: Annotated[Path, tyro.conf.arg(help="Folder of checkpoints, log, evaluations, weights.")] = Path(
         "build/mixgrpo"
     )
-    reward: Annotated[str, tyro.conf.arg(help="As for train_ddpo.")] = "strict_alignment"
-    also: Annotated[tuple[str, ...], tyro.conf.arg(help="Rewards that are judged beside the trained one.")] = ()
+    reward: Annotated[str, tyro.conf.arg(help="As for train_ddpo.")] = "alignment"
+    also: Annotated[tuple[str, ...], tyro.conf.arg(help="Rewards that are judged beside the trained one.")] = (
+        "strict_alignment",
+    )
     families: Annotated[tuple[str, ...], tyro.conf.arg(help="Of captions, where no file names the prompts.")] = (
         "single",
         "count",
     )
     steps: Annotated[int, tyro.conf.arg(help="Of the sampler, in rollouts and evaluation.")] = 25
     guidance: Annotated[float, tyro.conf.arg(help="Of rollouts and their replay alike; 1 for none.")] = 1.0
-    epochs: Annotated[int, tyro.conf.arg(help="Iterations: rounds of rollout and update.")] = 300
+    epochs: Annotated[int, tyro.conf.arg(help="Iterations: rounds of rollout and update.")] = 600
     learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 1e-4
     kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.05
-    evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 60
-    evaluation_samples: Annotated[int, tyro.conf.arg(help="x_T of each held-out prompt, at least 2.")] = 6
+    ema: Annotated[
+        float | None, tyro.conf.arg(help="Decay of a moving average of the weights, then judged and saved.")
+    ] = 0.98
+    evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 150
+    evaluation_samples: Annotated[int, tyro.conf.arg(help="x_T of each held-out prompt, at least 2.")] = 12
     save_every: Annotated[int, tyro.conf.arg(help="Iterations between checkpoints.")] = 10
     shared_noise: Annotated[
         bool, tyro.conf.arg(help="Start a group at one x_T; ODE steps before the window are then done once a group.")
