@@ -102,11 +102,12 @@ def test_a_checkpoint_of_other_processes_is_refused(given, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one_and_the_same_log(given, tmp_path):
+@pytest.mark.parametrize("trainer", ["ddpo", "mixgrpo"])
+def test_two_processes_have_the_gradient_of_one_and_the_same_log(given, tmp_path, trainer):
     models, script = given["model"].parent, HERE / "ddpo_gradient.py"
-    python(script, models, tmp_path / "one", tmp_path / "one.pt")
+    python(script, trainer, models, tmp_path / "one", tmp_path / "one.pt")
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-    python(*launch, script, models, tmp_path / "two", tmp_path / "two.pt")
+    python(*launch, script, trainer, models, tmp_path / "two", tmp_path / "two.pt")
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     assert (one["processes"], two["processes"]) == (1, 2)
     assert len(one["gradients"]) == len(two["gradients"]) == 4
