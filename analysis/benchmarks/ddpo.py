@@ -47,18 +47,19 @@ def new_run(out: str, epochs: int) -> Run:
     return start(config, lambda text: None)
 
 
-def overhead(repeat: int) -> tuple[float, float]:
+def overhead(repeat: int) -> tuple[float, float, float]:
     """See ``beyond_passes``, of DDPO."""
     with tempfile.TemporaryDirectory() as out:
         return beyond_passes(new_run(out, repeat + 1), train_ddpo.iteration, repeat)
 
 
-def beyond_passes(run: Run, epoch: Callable[[Run, int], None], repeat: int) -> tuple[float, float]:
-    """Mean seconds of an epoch after a warm-up, and what it takes beyond the denoiser, as a share of it.
+def beyond_passes(run: Run, epoch: Callable[[Run, int], None], repeat: int) -> tuple[float, float, float]:
+    """Mean seconds of an epoch after a warm-up, what it takes beyond the denoiser, and of that the decoder; as shares
+    of the denoiser's time.
 
     The denoiser's forward and backward passes are timed where they happen, so that a drifting machine slows both.
-    """
-    seconds, passes = 0.0, 0.0
+    """  # noqa: D205
+    seconds = passes = decoding = 0.0
     backward, spent = run.accelerator.backward, [0.0]
 
     def timed(loss: torch.Tensor) -> None:
@@ -68,12 +69,13 @@ def beyond_passes(run: Run, epoch: Callable[[Run, int], None], repeat: int) -> t
 
     run.accelerator.backward = timed
     for number in range(repeat + 1):
-        clock, spent[0] = Clock(), 0.0
-        with clock.watch([run.policy.network]):
+        clock, decoder, spent[0] = Clock(), Clock(), 0.0
+        with clock.watch([run.policy.network]), decoder.watch([run.pipeline.vae.decoder]):
             epoch(run, number)
         if number:
             seconds, passes = seconds + clock.total, passes + clock.networks + spent[0]
-    return seconds / repeat, seconds / passes - 1
+            decoding += decoder.networks
+    return seconds / repeat, seconds / passes - 1, decoding / passes
 
 
 def ours(epochs: int) -> dict[str, Any]:
@@ -129,8 +131,9 @@ def main(
         print(json.dumps(ours(repeat)))
         return
     output = console()
-    whole, share = overhead(repeat)
-    output.print(f"an epoch: {whole:.2f} s, {share:.1%} more than the denoiser's passes", highlight=False)
+    whole, share, decoding = overhead(repeat)
+    told = f"an epoch: {whole:.2f} s, {share:.1%} more than the denoiser's passes, {decoding:.1%} of it the decoder"
+    output.print(told, highlight=False)
     if not rounds:
         return
     for name, results in compared(theirs_python(environment), repeat, rounds).items():

@@ -2,7 +2,7 @@
 
 The same trajectory of 25 steps with SDE everywhere, with a window of 4 steps at several places, and with a second-order
 solver after it; each beside its share of the first, by time and by network passes, and what it takes beyond the passes,
-every tenth iteration's checkpoint included.
+every tenth iteration's checkpoint included, and the decoder's part of that.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def cost(config: Config, repeat: int) -> dict[str, Any]:
     """Seconds of an iteration, its passes with a backward pass as two, and what it takes beyond them."""
     with tempfile.TemporaryDirectory() as out:
         run = start(replace(config, out=Path(out), epochs=repeat + 2), lambda text: None)
-        seconds, share = beyond_passes(run, train_mixgrpo.iteration, repeat)
+        seconds, beyond, decoder = beyond_passes(run, train_mixgrpo.iteration, repeat)
         passes = network_passes(run)
-    return {"seconds": seconds, "beyond": share, "passes": passes["rollout"] + (1 + BACKWARD) * passes["gradient"]}
+    work = passes["rollout"] + (1 + BACKWARD) * passes["gradient"]
+    return {"seconds": seconds, "beyond": beyond, "decoder": decoder, "passes": work}
 
 
 def main(repeat: Annotated[int, tyro.conf.arg(help="Iterations that count, of each case.")] = 10) -> None:
@@ -54,11 +55,11 @@ def main(repeat: Annotated[int, tyro.conf.arg(help="Iterations that count, of ea
     found = {name: cost(config, repeat) for name, config in cases().items()}
     whole = next(iter(found.values()))
     shown = Table(title="an iteration of 64 samples, 25 steps, guidance 1, the embedded flow model")
-    for column in ("", "seconds", "of SDE everywhere", "passes, of SDE everywhere", "beyond passes"):
+    for column in ("", "seconds", "of SDE everywhere", "passes, of SDE everywhere", "beyond passes", "decoder"):
         shown.add_column(column, justify="right" if column else "left")
     for name, one in found.items():
         shares = (f"{one[key] / whole[key]:.0%}" for key in ("seconds", "passes"))
-        shown.add_row(name, f"{one['seconds']:.2f}", *shares, f"{one['beyond']:.1%}")
+        shown.add_row(name, f"{one['seconds']:.2f}", *shares, f"{one['beyond']:.1%}", f"{one['decoder']:.1%}")
     console().print(shown)
 
 
