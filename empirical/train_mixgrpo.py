@@ -57,13 +57,13 @@ class Config(Common):
     )
     steps: Annotated[int, tyro.conf.arg(help="Of the sampler, in rollouts and evaluation.")] = 25
     guidance: Annotated[float, tyro.conf.arg(help="Of rollouts and their replay alike; 1 for none.")] = 1.0
-    epochs: Annotated[int, tyro.conf.arg(help="Iterations: rounds of rollout and update.")] = 600
+    epochs: Annotated[int, tyro.conf.arg(help="Iterations: rounds of rollout and update.")] = 400
     learning_rate: Annotated[float, tyro.conf.arg(help="Of AdamW.")] = 1e-4
     kl_weight: Annotated[float, tyro.conf.arg(help="Of the KL to the model before training, per entry.")] = 0.05
     ema: Annotated[
         float | None, tyro.conf.arg(help="Decay of a moving average of the weights, then judged and saved.")
     ] = 0.98
-    evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 150
+    evaluate_every: Annotated[int, tyro.conf.arg(help="Epochs between evaluations; also before and after all.")] = 100
     evaluation_samples: Annotated[int, tyro.conf.arg(help="x_T of each held-out prompt, at least 2.")] = 12
     save_every: Annotated[int, tyro.conf.arg(help="Iterations between checkpoints.")] = 10
     shared_noise: Annotated[
@@ -77,6 +77,10 @@ class Config(Common):
     first: Annotated[int, tyro.conf.arg(help="Where the window starts, counted from x_T.")] = 0
     stride: Annotated[int, tyro.conf.arg(help="Steps by which it moves.")] = 1
     interval: Annotated[int, tyro.conf.arg(help="Iterations between moves.")] = 60
+    spread: Annotated[
+        Literal["group", "batch"],
+        tyro.conf.arg(help="Advantages are over the std of their group, or one std of all groups of the iteration."),
+    ] = "batch"
     aggregate: Annotated[
         Literal["reward", "advantage"],
         tyro.conf.arg(help="Whether several rewards are added before or after each is normalised in its group."),
@@ -154,7 +158,8 @@ def advantages(run: Run, rewards: Mapping[str, Tensor]) -> Advantage:
     if run.config.aggregate == "reward":
         rewards, weights = {"sum": total(run, rewards)}, {"sum": 1.0}
     groups = {name: value.reshape(-1, run.config.group) for name, value in rewards.items()}
-    found = combined_advantage({name: group_advantage(one, failed="mask") for name, one in groups.items()}, weights)
+    own = {name: group_advantage(one, "mask", run.config.spread) for name, one in groups.items()}
+    found = combined_advantage(own, weights)
     return Advantage(found.value.flatten(), found.kept.flatten(), found.flat, found.failed)
 
 

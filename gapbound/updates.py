@@ -31,6 +31,7 @@ from gapbound.eta import checked
 from gapbound.kernel import step
 
 FAILED = ("raise", "mask")
+SPREADS = ("group", "batch")
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ class Advantage:
     clamped: int = 0
 
 
-def group_advantage(reward: Tensor, failed: str = "raise") -> Advantage:
-    r"""GRPO: ``A = (r - mean) / std`` within each group, the last axis; std divides by the number of valid members.
+def group_advantage(reward: Tensor, failed: str = "raise", spread: str = "group") -> Advantage:
+    r"""GRPO: ``A = (r - mean) / std``, mean within each group, the last axis; stds divide by the number of members.
 
     A group whose spread is 0 to rounding, or with fewer than two valid rewards, has no advantage: it is masked and
     counted.
@@ -179,9 +180,12 @@ def group_advantage(reward: Tensor, failed: str = "raise") -> Advantage:
     Args:
         reward: shape (\*groups, members).
         failed: what to do with NaN or infinite rewards: "raise", or "mask" and count.
+        spread: the std is that of the "group", or one for the "batch", the root mean square of ``r - mean`` over the
+            groups that have a spread: then a group whose members are nearly alike moves little, which is why Dr. GRPO
+            (Liu et al., 2025), https://arxiv.org/abs/2503.20783, does not divide by the group's.
 
     Raises:
-        ValueError: a failed reward under "raise"; an unknown ``failed``.
+        ValueError: a failed reward under "raise"; an unknown ``failed`` or ``spread``.
     """
     valid = _valid(reward, failed)
     members = valid.sum(-1, keepdim=True)
@@ -189,10 +193,12 @@ def group_advantage(reward: Tensor, failed: str = "raise") -> Advantage:
     mean = filled.sum(-1, keepdim=True) / members.clamp(min=1)
     centred = torch.where(valid, reward - mean, torch.zeros_like(reward))
     std = (centred.square().sum(-1, keepdim=True) / members.clamp(min=1)).sqrt()
-    spread = (members >= 2) & (std > _rounding(filled.abs().amax(-1, keepdim=True)))
-    kept = valid & spread
-    value = torch.where(kept, centred / torch.where(spread, std, torch.ones_like(std)), torch.zeros_like(reward))
-    return Advantage(value, kept, int((~spread).sum()), int((~valid).sum()))
+    spreads = (members >= 2) & (std > _rounding(filled.abs().amax(-1, keepdim=True)))
+    kept = valid & spreads
+    if choice("spread", spread, SPREADS) == "batch":
+        std = (torch.where(kept, centred, 0.0).square().sum() / kept.sum().clamp(min=1)).sqrt().expand_as(std)
+    value = torch.where(kept, centred / torch.where(spreads, std, torch.ones_like(std)), torch.zeros_like(reward))
+    return Advantage(value, kept, int((~spreads).sum()), int((~valid).sum()))
 
 
 def combined_advantage(parts: Mapping[str, Advantage], weights: Mapping[str, float]) -> Advantage:

@@ -122,12 +122,20 @@ def test_the_published_algorithms_are_settings(given, tmp_path, settings):
 def test_rewards_are_added_before_or_after_they_are_normalised(given, tmp_path):
     both = "jpeg_compressibility+jpeg_incompressibility:100"
     for aggregate in ("reward", "advantage"):
-        made = command.start(config(given["sd"], tmp_path / aggregate, reward=both, aggregate=aggregate), cases.silent)
+        settings = {"reward": both, "aggregate": aggregate, "spread": "group"}
+        made = command.start(config(given["sd"], tmp_path / aggregate, **settings), cases.silent)
         found = command.advantages(made, {"jpeg_compressibility": -SIZES, "jpeg_incompressibility": SIZES})
         if aggregate == "reward":  # 99 times the size
             torch.testing.assert_close(found.value, torch.tensor([-1.0, 1, -1, 1, 1, -1]), rtol=1e-5, atol=1e-5)
         else:  # 100 - 1, each normalised
             torch.testing.assert_close(found.value, 99 * torch.tensor([-1.0, 1, -1, 1, 1, -1]), rtol=1e-5, atol=1e-4)
+
+
+def test_groups_of_more_spread_weigh_more_under_one_std_for_all(given, tmp_path):
+    made = command.start(config(given["sd"], tmp_path), cases.silent)
+    found = command.advantages(made, {"reward": SIZES})  # centred: .5, 2, .5
+    expected = torch.tensor([-0.5, 0.5, -2.0, 2.0, 0.5, -0.5]) / 1.5**0.5
+    torch.testing.assert_close(found.value, expected, rtol=1e-5, atol=1e-5)
 
 
 SIZES = torch.tensor([1.0, 2.0, 3.0, 7.0, 5.0, 4.0])

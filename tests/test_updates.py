@@ -135,6 +135,21 @@ def test_a_group_of_equal_rewards_is_masked_and_counted_never_divided(value):
     assert found.kept[1].all()
 
 
+def test_one_std_for_the_batch_leaves_groups_their_own_weight():
+    rewards = t([1.0, 3.0], [0.0, 4.0], [5.0, 5.0])  # centred: 1 and 2; the flat group does not count
+    found = group_advantage(rewards, spread="batch")
+    np.testing.assert_allclose(found.value, np.array([[-1, 1], [-2, 2], [0, 0]]) / math.sqrt(2.5), rtol=1e-12)
+    np.testing.assert_array_equal(found.kept, [[True] * 2, [True] * 2, [False] * 2])
+    assert (found.flat, found.failed) == (1, 0)
+    failed = group_advantage(t([1.0, math.nan, 3.0], [0.0, math.inf, 4.0]), "mask", "batch")
+    np.testing.assert_allclose(failed.value, np.array([[-1, 0, 1], [-2, 0, 2]]) / math.sqrt(2.5), rtol=1e-12)
+    none = group_advantage(t([1.0, 1.0]), spread="batch")
+    assert not none.kept.any()
+    assert (none.value == 0).all()
+    with pytest.raises(ValueError, match="unknown spread 'all'; known: group, batch"):
+        group_advantage(rewards, spread="all")
+
+
 def test_failed_rewards_raise_or_are_masked_and_counted_and_never_enter_the_mean():
     rewards = t([1.0, math.nan, 3.0], [math.inf, math.nan, 2.0])
     with pytest.raises(ValueError, match="3 of 6 rewards are NaN or infinite; mend the reward, or pass failed='mask'"):
