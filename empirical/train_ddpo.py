@@ -12,11 +12,10 @@ https://arxiv.org/abs/2305.13301; the sampler's steps are those of ``gapbound.ke
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -24,10 +23,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from empirical.meter.draws import Draws
-from empirical.meter.pipelines import BUNDLED
 from empirical.rewards import score_masked
 from empirical.training import evaluate, finish
-from empirical.training.command import obey
+from empirical.training.command import obey, read
 from empirical.training.improve import Record, improve
 from empirical.training.plan import network_passes
 from empirical.training.prompts import pick_steps
@@ -140,13 +138,9 @@ def main(config: Config) -> None:
     obey(config, train)
 
 
-def cli(arguments: Sequence[str] | None = None) -> Any:
+def cli(arguments: Sequence[str] | None = None) -> Config:
     """Read the command line; what it leaves open depends on the model."""
-    found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    found.add_argument("--model", default=Config.model)
-    model = found.parse_known_args(arguments)[0].model
-    default = Config() if model in BUNDLED else Config(**PUBLISHED)
-    return tyro.cli(Config, default=default, args=arguments, prog="python empirical/train_ddpo.py", description=__doc__)
+    return read(Config, PUBLISHED, "python empirical/train_ddpo.py", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,18 @@ from empirical.rewards.combine import WeightedSum
 from empirical.rewards.scoring import Reward
 from empirical.train_ddpo import log, rollout, update
 from empirical.training import evaluate, finish
-from empirical.training.command import obey
+from empirical.training.command import obey, read
 from empirical.training.rollout import Trajectory, decode
 from empirical.training.run import Run, Say, start
 from empirical.training.settings import Common
 from empirical.training.window import Position, Window
 from gapbound.updates import Advantage, combined_advantage, group_advantage
+
+#: The paper's moves of the window, and what models of any size can do, for every model that is not brought along.
+PUBLISHED = {
+    "reward": "jpeg_compressibility", "also": (), "epochs": 300, "interval": 25, "micro_batch": 8, "rank": 16,
+    "kl_weight": 0.0, "ema": None, "dtype": "bfloat16", "evaluation_samples": 2, "spread": "group",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,5 +174,10 @@ def main(config: Config) -> None:
     obey(config, train)
 
 
+def cli(arguments: Sequence[str] | None = None) -> Config:
+    """Read the command line; what it leaves open depends on the model."""
+    return read(Config, PUBLISHED, "python empirical/train_mixgrpo.py", __doc__, arguments)
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python empirical/train_mixgrpo.py", description=__doc__))
+    main(cli())

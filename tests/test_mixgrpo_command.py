@@ -7,7 +7,6 @@ import ddpo_cases as cases
 import pipelines as tiny
 import pytest
 import torch
-import tyro
 from diffusers import FluxPipeline, StableDiffusion3Pipeline
 
 from empirical import train_mixgrpo as command
@@ -33,7 +32,7 @@ def config(given, out, **changes):
         "size": 16, "steps": 6, "window": 2, "interval": 1, "guidance": 1.0, "epochs": 2, "batch": 8, "group": 2,
         "micro_batch": 4,
         "rank": 2, "evaluate_every": 100, "tracker": "none", "learning_rate": 1e-2, "kl_weight": 0.01, "ema": None,
-        "reward": "jpeg_compressibility",
+        "reward": "jpeg_compressibility", "also": (),
     }  # fmt: skip
     return command.Config(**{**given, "model": str(given["model"]), "out": out, **settings, **changes})
 
@@ -67,7 +66,7 @@ def test_a_run_that_stopped_ends_bit_for_bit_as_one_left_alone_and_is_measured(g
 
 def test_what_the_command_does_by_itself_is_train_the_embedded_flow_model(tmp_path):
     config = replace(
-        tyro.cli(command.Config, args=[]), out=tmp_path, epochs=1, batch=16, micro_batch=8, evaluation_samples=2,
+        command.cli([]), out=tmp_path, epochs=1, batch=16, micro_batch=8, evaluation_samples=2,
         evaluate_every=100, tracker="none", evaluation_prompts=tmp_path / "judged.txt",
     )  # fmt: skip
     config.evaluation_prompts.write_text("a red circle\ntwo blue squares\n", encoding="utf-8")
@@ -152,6 +151,14 @@ def test_a_reward_that_failed_is_masked_and_counted(given, tmp_path, monkeypatch
     assert line["rewards_failed"] == 2
     assert "a red cat" in line["first_failure"]
     assert line["samples_kept"] == 6
+
+
+def test_what_is_left_open_depends_on_the_model():
+    own, other = command.cli([]), command.cli(["--model", "owner/name", "--steps", "20"])
+    assert own == command.Config()
+    assert {name: getattr(other, name) for name in command.PUBLISHED} == command.PUBLISHED
+    assert (other.model, other.steps, other.window) == ("owner/name", 20, own.window)
+    check(other, 1)
 
 
 def test_the_plan_counts_what_the_run_counts(given, tmp_path):

@@ -5,7 +5,6 @@ import json
 import statistics
 
 import pytest
-import tyro
 from rich.console import Console
 
 from analysis import training_variants as variants
@@ -14,7 +13,7 @@ from empirical import train_ddpo, train_mixgrpo
 
 def parsed(name, tmp_path):
     line = variants.command(name, tmp_path, "--epochs", "7")[2:]
-    return train_ddpo.cli(line) if variants.VARIANTS[name][0] == "ddpo" else tyro.cli(train_mixgrpo.Config, args=line)
+    return {"ddpo": train_ddpo, "mixgrpo": train_mixgrpo}[variants.VARIANTS[name][0]].cli(line)
 
 
 @pytest.mark.parametrize("name", list(variants.VARIANTS))

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
 
 from analysis.job import console
+from empirical.meter.pipelines import BUNDLED
 from empirical.training.plan import show_plan
 from empirical.training.run import Run, Say
 from empirical.training.settings import Common
+
+Settings = TypeVar("Settings", bound=Common)
+
+
+def read(
+    kind: type[Settings], elsewhere: Mapping[str, Any], program: str, about: str | None, given: Sequence[str] | None
+) -> Settings:
+    """The settings of a command line; what it leaves open is ``kind``'s own for models that are brought along, and
+    ``elsewhere``'s, where it names it, for all others.
+    """  # noqa: D205
+    found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    found.add_argument("--model", default=kind.model)
+    model = found.parse_known_args(given)[0].model
+    default = kind() if model in BUNDLED else kind(**elsewhere)
+    return tyro.cli(kind, default=default, args=given, prog=program, description=about)
 
 
 def obey(config: Common, train: Callable[[Any, Say], Run]) -> None:
