@@ -1,4 +1,4 @@
-"""Variants of GRPO after equal wall-clock: ``python -m analysis.training_variants``, 45 minutes on two cores.
+"""Variants of GRPO after equal wall-clock: ``python -m analysis.training_variants``, half an hour on two cores.
 
 All are settings of ``train_mixgrpo`` (DDPO's own of ``train_ddpo``) on the embedded flow model: the same trajectory
 length, samples, learning rate and reward. Each variant first runs a few iterations to see how long one takes, and then
@@ -153,7 +153,7 @@ def change(values: Sequence[float]) -> str:
 
 
 def main(
-    minutes: Annotated[float, tyro.conf.arg(help="Of training, for each run.")] = 3.0,
+    minutes: Annotated[float, tyro.conf.arg(help="Of training, for each run.")] = 1.5,
     seeds: Annotated[int, tyro.conf.arg(help="Runs of each variant.")] = 3,
     at_once: Annotated[int, tyro.conf.arg(help="Runs side by side, of one thread each.")] = 2,
     only: Annotated[tuple[str, ...], tyro.conf.arg(help="Variants; all if none.")] = (),

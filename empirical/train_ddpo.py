@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import tyro
@@ -38,6 +38,8 @@ from gapbound.updates import Advantage, adapted_weight, group_advantage, prompt_
 @dataclass(frozen=True)
 class Config(Common):
     """DDPO's own settings, beside those of every trainer."""
+
+    algorithm: ClassVar[str] = "DDPO"
 
     advantage: Annotated[
         Literal["prompt", "group"],

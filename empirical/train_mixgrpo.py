@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import tyro
@@ -48,6 +48,8 @@ PUBLISHED = {
 @dataclass(frozen=True)
 class Config(Common):
     """MixGRPO's own settings, beside those of every trainer."""
+
+    algorithm: ClassVar[str] = "MixGRPO"
 
     model: Annotated[str, tyro.conf.arg(help="A diffusers folder, a hub id, or an embedded model.")] = "embedded-flow"
     out: Annotated[Path, tyro.conf.arg(help="Folder of checkpoints, log, evaluations, weights.")] = Path(

@@ -69,6 +69,7 @@ def test_all_weights_load_in_plain_diffusers(given, tmp_path):
 def test_the_card_tells_the_gap_and_names_no_place_of_this_machine(given, finished):
     text = (finished.config.out / "weights" / "README.md").read_text()
     assert "| jpeg_compressibility | 3 | 4 | 1.2 |" in text
+    assert "Low-rank adapters fine-tuned by DDPO for a StableDiffusionPipeline" in text
     assert "pipe.load_lora_weights" in text
     assert str(given["model"].parent) not in text
     assert "| prompts | train.txt |" in text

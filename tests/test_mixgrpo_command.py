@@ -7,7 +7,7 @@ import ddpo_cases as cases
 import pipelines as tiny
 import pytest
 import torch
-from diffusers import FluxPipeline, StableDiffusion3Pipeline
+from diffusers import FluxPipeline, SD3Transformer2DModel, StableDiffusion3Pipeline
 
 from empirical import train_mixgrpo as command
 from empirical.meter.pipelines import load
@@ -87,6 +87,17 @@ def test_the_adapters_load_in_plain_diffusers_and_change_its_images(given, tmp_p
     before = images(plain)
     plain.load_lora_weights(tmp_path / "weights")
     assert not torch.equal(images(plain), before)
+    torch.testing.assert_close(images(plain), images(trained.pipeline), rtol=1e-4, atol=1e-5)
+
+
+def test_the_card_of_a_whole_denoiser_says_how_plain_diffusers_takes_it(given, tmp_path):
+    trained = run(given["sd3"], tmp_path, epochs=1, rank=None, learning_rate=1e-3)
+    text = (tmp_path / "weights" / "README.md").read_text()
+    assert "A denoiser fine-tuned by MixGRPO for a StableDiffusion3Pipeline" in text
+    plain = load(str(given["sd3"]["model"]))
+    plain.set_progress_bar_config(disable=True)
+    code = text.split("```python\n")[1].split("```")[0]
+    exec(code, {"pipe": plain, "FOLDER": tmp_path / "weights", "SD3Transformer2DModel": SD3Transformer2DModel})
     torch.testing.assert_close(images(plain), images(trained.pipeline), rtol=1e-4, atol=1e-5)
 
 

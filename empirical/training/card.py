@@ -7,13 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def card(settings: Mapping[str, Any], last: Mapping[str, Any], pipeline: str, lora: bool) -> str:
-    """Markdown: what was trained, how, and the gap between deterministic and stochastic sampling afterwards."""
-    use = "pipe.load_lora_weights(FOLDER)" if lora else "pipe.unet = UNet2DConditionModel.from_pretrained(FOLDER)"
+def card(
+    settings: Mapping[str, Any],
+    last: Mapping[str, Any],
+    pipeline: str,
+    algorithm: str,
+    denoiser: tuple[str, str] | None,
+) -> str:
+    """Markdown: what was trained, how, and the gap between deterministic and stochastic sampling afterwards.
+
+    Args:
+        settings: of the run.
+        last: its last evaluation.
+        pipeline: the class's name.
+        algorithm: its name.
+        denoiser: the pipeline's attribute and its class's name where it was trained as a whole, None for a LoRA.
+    """
+    what, use = "Low-rank adapters", "pipe.load_lora_weights(FOLDER)"
+    if denoiser is not None:
+        part, kind = denoiser
+        what, use = "A denoiser", f'pipe.{part} = {kind}.from_pretrained(FOLDER, subfolder="{part}")'
     table = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
     text = f"""# Fine-tuned for {settings["reward"]}
 
-{"Low-rank adapters" if lora else "A denoiser"} fine-tuned by DDPO for a {pipeline}.
+{what} fine-tuned by {algorithm} for a {pipeline}.
 
 ```python
 {use}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.files import write_text
+from empirical.meter.pipelines import KINDS, denoiser, kind_of
 from empirical.training import tune
 from empirical.training.card import card
 from empirical.training.log import EVALUATION
@@ -18,7 +19,10 @@ def write(run: Run) -> None:
             tune.save(run.pipeline, folder, lora)
         last = [line for line in run.log.lines() if line["kind"] == EVALUATION][-1]
         settings = {key: value for key, value in run.config.record().items() if key != "model"}
-        write_text(folder / "README.md", card(settings, last, type(run.pipeline).__name__, lora))
+        whole = None if lora else (kind_of(run.pipeline).network, type(denoiser(run.pipeline)).__name__)
+        family = next(known.__name__ for known in KINDS if isinstance(run.pipeline, known))  # ours are subclasses
+        text = card(settings, last, family, run.config.algorithm, whole)
+        write_text(folder / "README.md", text)
         run.say(f"weights and card: {folder}")
     run.accelerator.wait_for_everyone()
     run.accelerator.end_training()
