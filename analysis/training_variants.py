@@ -121,16 +121,8 @@ def result(name: str, seed: int, n: int, out: Path) -> dict[str, Any]:
 def table(results: Sequence[Mapping[str, Any]], times: Mapping[str, float]) -> Table:
     """Means over seeds, with the half-width of a 95 % interval of three seeds or more by Student's t."""
     found = Table(title="after equal wall-clock; changes in points, mean over seeds +- 95 %")
-    for column in (
-        "variant",
-        "iterations",
-        "passes",
-        "s / iteration",
-        "of SDE",
-        "strict, ODE",
-        "strict, SDE",
-        "rollouts",
-    ):
+    work, judged = ("iterations", "passes", "s / iteration", "of SDE"), ("strict, ODE", "strict, SDE", "rollouts")
+    for column in ("variant", *work, *judged):
         found.add_column(column, justify="left" if column == "variant" else "right")
     whole = times[next(iter(VARIANTS))]
     for name in VARIANTS:

@@ -20,10 +20,15 @@ def test_a_stride_that_overshoots_is_cut_short_at_the_end():
     assert [window.start(i) for i in range(4)] == [0, 4, 5, 0]
 
 
+def reached(window, iterations):
+    """The steps that are inside at all."""
+    return sorted({k for i in range(iterations) for k, eta in enumerate(window.profile(i, 1.0)) if eta})
+
+
 def test_the_published_settings_leave_late_steps_untrained():
     """25 steps, w = 4, stride 1, a move every 25 iterations, 300 iterations."""
-    assert Window(25, 4).trained(300) == tuple(range(15))
-    assert Window(25, 4).trained(525) == tuple(range(24))
+    assert reached(Window(25, 4), 300) == list(range(15))
+    assert reached(Window(25, 4), 525) == list(range(24))
 
 
 def test_a_random_window_is_seeded_and_stays_for_an_interval():
@@ -53,7 +58,7 @@ def test_every_window_fits_before_the_last_step(steps, data):
 
 def test_a_progressive_window_reaches_every_step_that_can_be_trained():
     for stride in (1, 2, 3, 4):
-        assert Window(12, 4, stride=stride, interval=1).trained(12) == tuple(range(11))
+        assert reached(Window(12, 4, stride=stride, interval=1), 12) == list(range(11))
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,3 @@ class Window:
         """eta of every step in an iteration: ``eta`` inside the window, 0 outside."""
         start = self.start(iteration)
         return [eta if start <= k < start + self.width else 0.0 for k in range(self.steps)]
-
-    def trained(self, iterations: int) -> tuple[int, ...]:
-        """The steps that are trained at all in so many iterations."""
-        starts = {self.start(iteration) for iteration in range(0, count("iterations", iterations), self.interval)}
-        return tuple(sorted({k for start in starts for k in range(start, start + self.width)}))
