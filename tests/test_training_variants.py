@@ -58,7 +58,7 @@ def test_runs_take_as_many_iterations_as_the_time_allows_and_go_on_where_they_st
     cells = [("ODE", 0.5, 0.7), ("SDE, eta 0.5", 0.1, 0.9), ("SDE, eta 1", 0.6, 0.65)]
     judged = [
         {"reward": reward, "sampler": sampler, "before": before - off, "after": after}
-        for reward, off in (("alignment", 0.3), ("strict_alignment", 0.0))
+        for reward, off in (("strict_alignment", 0.0), ("alignment", 0.3))
         for sampler, before, after in cells
     ]
     monkeypatch.setattr(variants, "changes", lambda out: judged)
