@@ -17,7 +17,10 @@ def test_a_case_is_the_same_whenever_it_is_asked_for():
     for index in (0, 7, 9999):
         first, again = cases.case(index), cases.case(index)
         assert repr(first) == repr(again)
+        assert repr(cases.case(index, "hard")) == repr(cases.case(index, "hard")) != repr(first)
     assert repr(cases.case(1)) != repr(cases.case(2))
+    with pytest.raises(ValueError, match="one of ordinary, hard, got 'easy'"):
+        cases.case(0, "easy")
 
 
 def test_cases_are_as_various_as_they_say():
@@ -33,6 +36,27 @@ def test_cases_are_as_various_as_they_say():
     assert sigma_T.min() >= cases.SIGMA_T[0] * (1 - 1e-9)
     assert sigma_T.max() <= cases.SIGMA_T[1] * (1 + 1e-9)
     assert np.median(np.log(sigma_T)) == pytest.approx(np.mean(np.log(cases.SIGMA_T)), abs=0.2)
+
+
+def test_hard_cases_are_as_hard_as_they_say():
+    found = [cases.case(index, "hard") for index in range(600)]
+    mixtures = [c.target for c in found if isinstance(c.target, gb.GaussianMixture)]
+    assert len(mixtures) / 600 == pytest.approx(0.75, abs=0.06)
+    assert min(law.weights.min() for law in mixtures) < 1e-5
+    apart = [law.components.variances.max() / law.components.variances.min() for law in mixtures]
+    assert 1e3 < max(apart) <= 1e4
+    windows = [c.eta.windows for c in found if isinstance(c.eta, gb.Windows)]
+    thin = [w for w in windows if len(w) == 1]
+    assert len(windows) / 600 == pytest.approx(0.5, abs=0.06)
+    assert len(thin) / 600 == pytest.approx(0.25, abs=0.06)
+    assert all(w[0][1] == pytest.approx(1.01 * w[0][0]) for w in thin)
+    assert {len(w) for w in windows} - {1} == set(range(5, 21))
+    numbers = np.array([c.eta for c in found if not isinstance(c.eta, gb.Windows)])
+    assert numbers.min() < 2e-3
+    assert 3 < numbers.max() <= 5
+    bumps = [c for c in found if isinstance(c.reward, gb.Bump) and isinstance(c.target, gb.Gaussian)]
+    away = [np.linalg.norm(c.reward.c - c.target.mean) / np.sqrt(c.target.variances.mean()) for c in bumps]
+    assert 40 < max(away) < 200
 
 
 def test_the_first_cases_violate_nothing_and_one_gaussian_is_exact():
