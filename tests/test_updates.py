@@ -1,10 +1,13 @@
 """The updates of policy-gradient fine-tuning: hand-computed cases, autograd, refusals."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
@@ -78,7 +81,7 @@ def test_an_off_policy_start_and_broken_ratios_are_refused():
         require_on_policy(t(0.0, math.nan))
     with pytest.raises(ValueError, match=r"must have one shape, got \(2,\) and \(1,\)"):
         log_ratio(t(0.0, 1.0), t(0.0))
-    with pytest.raises(ValueError, match="a log-ratio is not finite"):
+    with pytest.raises(ValueError, match="1 of 1 entries of the log-ratio are NaN or infinite; store means"):
         log_ratio(t(math.nan), t(0.0))
     with pytest.raises(ValueError, match=r"a log-ratio of 400 overflows; the policy moved too far"):
         ratio(t(400.0))
@@ -274,3 +277,118 @@ def test_a_sample_whose_one_reward_failed_keeps_the_others():
     assert found.kept.tolist() == [False, True, True]
     assert found.value.tolist() == [0, 1, -1]
     assert (found.flat, found.failed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "dtype"),
+    [
+        ([100.0, 400.0, 800.0], torch.float16),  # squares overflow float16
+        ([2e4, 3e4, 4e4], torch.float16),  # so does the sum
+        ([1e20, 2e20, 4e20], torch.float32),
+        ([1e-30, 2e-30, 4e-30], torch.float32),  # squares vanish
+        ([20.125, 20.25, 20.5, 20.875], torch.bfloat16),  # eps of bfloat16 is larger than the spread
+        ([1e200, 2e200, 4e200], torch.float64),
+        ([100, 200, 255], torch.uint8),
+        ([2**20, 2**20 + 1, 2**20 + 3], torch.int64),
+    ],
+)
+def test_advantages_of_any_dtype_and_size_are_those_in_exact_arithmetic(rewards, dtype):
+    exact = [Fraction(r) for r in torch.tensor(rewards, dtype=dtype).tolist()]
+    mean = sum(exact) / len(exact)
+    variance = sum((r - mean) ** 2 for r in exact) / len(exact)
+    expected = [math.copysign(math.sqrt((r - mean) ** 2 / variance), r - mean) for r in exact]
+    given = torch.tensor(rewards, dtype=dtype)
+    rtol = 1e-9 if torch.promote_types(dtype, torch.float32) == torch.float64 else 1e-5
+    for spread in updates.SPREADS:
+        found = group_advantage(given, spread=spread)
+        assert found.value.dtype in (torch.float32, torch.float64)
+        assert (found.flat, bool(found.kept.all())) == (0, True)
+        np.testing.assert_allclose(found.value, expected, rtol=rtol, atol=rtol)
+    by_prompt, _ = prompt_advantage(PromptBuffer(), ["a"] * len(rewards), given)
+    np.testing.assert_allclose(by_prompt.value, expected, rtol=rtol, atol=rtol)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=6), st.integers(-60, 60), st.integers(-50, 50))
+def test_advantages_do_not_change_with_the_unit_or_the_origin_of_the_reward(rewards, exponent, shift):
+    plain = group_advantage(torch.tensor(rewards, dtype=torch.float64))
+    scaled = group_advantage(torch.tensor(rewards, dtype=torch.float64) * 2.0**exponent)
+    moved = group_advantage(torch.tensor(rewards, dtype=torch.float64) + shift)
+    assert plain.value.equal(scaled.value)  # to the last bit: units are powers of two
+    np.testing.assert_allclose(plain.value, moved.value, atol=1e-12)
+    assert plain.kept.equal(moved.kept)
+
+
+def test_densities_narrower_than_float32_are_refused():
+    latents = torch.zeros(2, 16_384, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"x must be float32 or float64, got torch.bfloat16, in which log-densities"):
+        log_prob(latents, latents.float(), 0.1)
+    with pytest.raises(ValueError, match=r"mean must be float32 or float64, got torch.float16"):
+        log_prob(latents.float(), latents.half(), 0.1)
+    for call in (ratio, require_on_policy, lambda x: log_ratio(x, x), lambda x: step_kl(x, x, 1.0)):
+        with pytest.raises(ValueError, match=r"must be float32 or float64, got torch.bfloat16"):
+            call(latents)
+
+
+def test_samples_that_are_not_kept_are_not_looked_at():
+    change, kept = t(0.0, math.nan, 400.0), torch.tensor([True, False, False])
+    change.requires_grad_()
+    found = clipped_surrogate(change, t(2.0, math.nan, 1.0), 0.2, kept)
+    assert float(found.loss.detach()) == -2
+    found.loss.backward()
+    assert change.grad.tolist() == [-2, 0, 0]
+    with pytest.raises(ValueError, match="1 of 3 entries of advantage are NaN or infinite; mask them by kept"):
+        clipped_surrogate(t(0.0, 0.0, 0.0), t(2.0, math.nan, 1.0), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: log_prob([1.0], t(0.0), 1.0),
+            TypeError,
+            r"x must be a torch tensor, got \[1.0\]; use torch.as_tensor",
+        ),
+        (lambda: log_prob(t(1.0), t(0.0), "1"), TypeError, "std must be a real number"),
+        (lambda: log_prob(t(1.0), t(math.nan), 1.0), ValueError, "1 of 1 entries of the log-density are NaN"),
+        (lambda: log_prob(t(1.0), t(0.0, 1.0), 1.0), ValueError, r"mean and std must broadcast to the shape \(1,\)"),
+        (
+            lambda: log_prob(t(1.0, 2.0), t(0.0, 1.0, 2.0), 1.0),
+            ValueError,
+            r"do not broadcast: shapes \(2,\) and \(3,\)",
+        ),
+        (lambda: log_ratio(t(0.0) > 0, t(0.0)), TypeError, "new must hold real numbers, got torch.bool"),
+        (lambda: require_on_policy(torch.zeros(0)), ValueError, r"there is no log-ratio to check, got shape \(0,\)"),
+        (lambda: require_on_policy(t(0.0), 0.0), ValueError, "tolerance must be positive, got 0"),
+        (lambda: clipped_surrogate(t(0.0), t(1.0), 1000.0), ValueError, "clip must be at most 354.9, beyond which"),
+        (lambda: clipped_surrogate(t(0.0), t(1.0), 0.2, t(1.0)), TypeError, "kept must be a tensor of booleans"),
+        (lambda: clipped_surrogate(t(0.0), t(1.0, 2.0), 0.2), ValueError, r"must broadcast to the shape \(1,\)"),
+        (lambda: group_advantage([1.0, 2.0]), TypeError, "reward must be a torch tensor"),
+        (lambda: group_advantage(torch.tensor([True, False])), TypeError, "must hold real numbers, got torch.bool"),
+        (lambda: group_advantage(torch.zeros(3, 0)), ValueError, r"a last axis of at least one member, got .*\(3, 0\)"),
+        (lambda: group_advantage(torch.tensor(1.0)), ValueError, "a last axis of at least one member"),
+        (lambda: step_kl(t(1e300), t(-1e300), 1e-9), ValueError, "entries of the KL are NaN or infinite"),
+        (lambda: updates.adapted_weight(1e308, 3.0, 1.0, 2.0), ValueError, "the weight leaves the range of float64"),
+        (lambda: summed_clip(1e-4, 10**400), ValueError, "at most 9007199254740992 entries"),
+        (lambda: kl_rescaling(1.0, np.nextafter(1.0, 0.0), 1e-200), ValueError, "no KL to rescale|is not finite"),
+        (
+            lambda: prompt_advantage(PromptBuffer(), "ab", t(1.0, 2.0)),
+            TypeError,
+            "prompts must be a sequence of strings",
+        ),
+        (lambda: prompt_advantage({}, ["a"], t(1.0)), TypeError, "buffer must be a PromptBuffer, got {}"),
+        (lambda: PromptBuffer().extended(["a"], [math.nan]), ValueError, "rewards must be finite, got nan"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_value_and_remedy(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("weight", "error"), [(math.nan, ValueError), (1j, TypeError), (True, TypeError), (1e308, ValueError)]
+)
+def test_weights_of_rewards_are_finite_numbers(weight, error):
+    part = group_advantage(t(0.0, 0.0, 10.0, 0.0, 0.0))
+    with pytest.raises(error, match=r"weight 'a' must be|the combined advantage are NaN or infinite"):
+        combined_advantage({"a": part}, {"a": weight})
