@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -57,6 +57,19 @@ def within(name: str, value: Any, low: float, high: float) -> Array:
     if not inside.all():
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {_first(finite(name, array), ~inside)}")
     return array
+
+
+def number(name: str, value: Any, check: Callable[[str, Any], Array] | None = None) -> float:
+    """One number that ``check`` accepts: ``finite`` if it is not given, or ``positive``, or ``non_negative``."""
+    array = (check or finite)(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} must be one number, got an array of shape {array.shape}; call once for each")
+    return float(array)
+
+
+def seed(value: Any, name: str = "seed") -> int:
+    """A seed: a whole number of at least 0."""
+    return count(name, value, 0)
 
 
 def confidence(level: Any) -> float:

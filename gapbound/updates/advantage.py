@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gapbound._tensors import finite_tensor, real_tensor
-from gapbound._validate import choice, count, finite, positive
+from gapbound._validate import choice, count, finite, number, positive
 
 FAILED = ("raise", "mask")
 SPREADS = ("group", "batch")
@@ -99,8 +99,8 @@ def combined_advantage(parts: Mapping[str, Advantage], weights: Mapping[str, flo
     shapes = {tuple(part.value.shape) for part in parts.values()}
     if len(shapes) > 1:
         raise ValueError(f"the parts must have one shape, got {sorted(shapes)}")
-    number = {name: _number(f"weight {name!r}", weight) for name, weight in weights.items()}
-    value = torch.stack([number[name] * part.value for name, part in parts.items()]).sum(0)
+    by_name = {name: number(f"weight {name!r}", weight) for name, weight in weights.items()}
+    value = torch.stack([by_name[name] * part.value for name, part in parts.items()]).sum(0)
     kept = torch.stack([part.kept for part in parts.values()]).any(0)
     counts = (sum(getattr(part, name) for part in parts.values()) for name in ("flat", "failed", "clamped"))
     return Advantage(finite_tensor("the combined advantage", value, "use smaller weights"), kept, *counts)
@@ -168,7 +168,7 @@ def prompt_advantage(
     """
     if not isinstance(buffer, PromptBuffer):
         raise TypeError(f"buffer must be a PromptBuffer, got {buffer!r}")
-    reward, bound = _wide_rewards(reward), _number("clamp", positive("clamp", clamp))
+    reward, bound = _wide_rewards(reward), number("clamp", clamp, positive)
     if reward.ndim != 1 or len(_prompts(prompts)) != len(reward):
         raise ValueError(f"need one prompt per reward, got {len(prompts)} prompts and rewards {tuple(reward.shape)}")
     valid = _valid(reward, failed)
@@ -217,13 +217,6 @@ def _unit(largest: Tensor) -> Tensor:
 def _rounding(dtype: torch.dtype) -> float:
     """A spread that equal rewards of size 1 may show by rounding."""
     return ROUNDING * torch.finfo(dtype).eps
-
-
-def _number(name: str, value: Any) -> float:
-    array = finite(name, value)
-    if array.ndim:
-        raise ValueError(f"{name} must be one number, got shape {array.shape}")
-    return float(array)
 
 
 def _prompts(prompts: Any) -> Sequence[str]:

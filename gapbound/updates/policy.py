@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gapbound._tensors import finite_tensor, mask_tensor, wide_tensor
-from gapbound._validate import Array, broadcastable, count, non_negative, positive, real
+from gapbound._validate import Array, broadcastable, count, non_negative, number, positive, real
 from gapbound.eta import checked
 from gapbound.kernel import step
 
@@ -89,7 +89,7 @@ def require_on_policy(log_ratio: Tensor, tolerance: float = 1e-5) -> None:
         ValueError: a log-ratio exceeds ``tolerance`` in absolute value; there is none to check, which proves nothing.
         TypeError: no tensor of real numbers.
     """
-    limit = float(positive("tolerance", tolerance))
+    limit = number("tolerance", tolerance, positive)
     if not wide_tensor("log_ratio", log_ratio).numel():
         raise ValueError(f"there is no log-ratio to check, got shape {tuple(log_ratio.shape)}; score a stored sample")
     worst = float(log_ratio.detach().abs().max())
@@ -130,7 +130,7 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float, kept: T
         TypeError: no tensors of real numbers, a mask that is not boolean.
     """
     change, advantage = wide_tensor("log_ratio", log_ratio), wide_tensor("advantage", advantage)
-    c, largest = float(positive("clip", clip)), _largest_log_ratio(change)
+    c, largest = number("clip", clip, positive), _largest_log_ratio(change)
     if not c <= largest:
         raise ValueError(f"clip must be at most {largest:.4g}, beyond which ratios overflow {change.dtype}, got {c:g}")
     mask = torch.ones_like(advantage, dtype=torch.bool) if kept is None else kept
@@ -153,10 +153,9 @@ def summed_clip(per_entry: float, entries: int) -> float:
         ValueError: the clip is not positive, or entries is below 1 or above 2^53.
         TypeError: something that is no number.
     """
-    clip = real("per_entry", positive("per_entry", per_entry))
-    if clip.ndim or count("entries", entries) > LARGEST_COUNT:
-        raise ValueError(f"need one clip and at most {LARGEST_COUNT} entries, got {per_entry!r} and {entries!r}")
-    return _finite_number("the summed clip", float(clip) * entries)
+    if count("entries", entries) > LARGEST_COUNT:
+        raise ValueError(f"entries must be at most {LARGEST_COUNT}, got {entries}")
+    return _finite_number("the summed clip", number("per_entry", per_entry, positive) * entries)
 
 
 def step_kl(mean: Tensor, mean_ref: Tensor, std: float | Tensor, event_dims: int = 1) -> Tensor:
@@ -189,10 +188,8 @@ def adapted_weight(weight: float, kl: float, target: float, factor: float = 1.5)
     Raises:
         ValueError: weight, target or factor is not positive, factor is not above 1, or kl is negative or not finite.
     """
-    given = positive("weight", weight), positive("target", target), positive("factor", factor), non_negative("kl", kl)
-    if any(array.ndim for array in given):
-        raise ValueError(f"weight, target, factor and kl must be one number each, got {[a.shape for a in given]}")
-    w, t, f, met = map(float, given)
+    w, t, f = (number(*named, positive) for named in (("weight", weight), ("target", target), ("factor", factor)))
+    met = number("kl", kl, non_negative)
     if not f > 1:
         raise ValueError(f"factor must be above 1, got {factor}")
     return _finite_number("the weight", w * f if met > f * t else w / f if met < t / f else w)
