@@ -11,7 +11,7 @@ import pytest
 
 import gapbound as gb
 from analysis import claims
-from analysis.ledger import CLAIMS, THEMES
+from analysis.ledger import CLAIMS, THEMES, refutation
 from analysis.ledger.claim import (
     Check,
     Claim,
@@ -25,12 +25,15 @@ from analysis.ledger.claim import (
     evidence,
     near,
     none_of,
+    perturbed,
     refused,
     run,
     sampled,
     true,
 )
+from analysis.ledger.refutation import refute
 from analysis.ledger.report import escaped, evidence_lines, latex, latex_table, plain
+from analysis.ledger.tools import over
 from gapbound.kernel import SAMPLERS, Sampler, Step
 
 TEX = Path(__file__).parents[1] / "paper" / "claims.tex"
@@ -57,8 +60,7 @@ def test_the_numbers_give_every_claim_its_expected_verdict(claim):
     row = run(claim)
     assert row.verdict == claim.expected, evidence_lines(row)
     if claim.expected is Verdict.QUALIFIED:
-        assert row.found.outside
-        assert not any(check.holds for check in row.found.outside)  # every example outside the condition really fails
+        assert row.found.necessity is not None
     elif claim.expected is Verdict.PASS:
         assert not row.found.outside
 
@@ -215,7 +217,135 @@ def test_a_broken_formula_gets_an_unexpected_verdict(name, monkeypatch):
         assert run(BY_ID[id_]).verdict in {"PASS", "FAIL", "QUALIFIED"} - {BY_ID[id_].expected}, id_
 
 
+# --- refutations
+
+FAST = [claim for claim in CLAIMS if not claim.slow and claim.method != "simulation"]
+
+
+@pytest.mark.parametrize(
+    "claim", [pytest.param(c, id=c.id, marks=() if c in FAST else pytest.mark.slow) for c in CLAIMS]
+)
+def test_the_checks_of_every_claim_reject_its_perturbed_statements(claim):
+    for one in refute(claim):
+        assert one.works, (one.perturbed.statement, one.verdict, one.error)
+
+
+def square(claimed=4.0, label="two squared"):
+    """Two squared is 4."""
+    return evidence(near(label, 2.0**2, claimed, 0.1))
+
+
+def entered(function, *perturbations, expected="PASS"):
+    return Claim("entered", "Theme", "It is so.", "project", "numerical", Verdict(expected), function,
+                 refuted_by=perturbations)  # fmt: skip
+
+
+def test_a_perturbed_statement_is_rejected_by_the_claims_own_checks():
+    (one,) = refute(entered(square, perturbed("Two squared is 4.5.", claimed=4.5)))
+    assert one.works
+    assert one.verdict is Verdict.FAIL
+    assert [check.expected for check in one.rejecting] == [4.5]
+
+
+def test_a_check_that_cannot_fail_is_reported(monkeypatch, capsys):
+    def by_definition(claimed=4.0):
+        return evidence(near("claimed less claimed", claimed - claimed, 0, 0))
+
+    def too_coarse(claimed=4.0):
+        return evidence(near("two squared", 2.0**2, claimed, 1.0))
+
+    for function in (by_definition, too_coarse):
+        claim = entered(function, perturbed("Two squared is 4.5.", claimed=4.5))
+        assert run(claim).as_expected
+        for as_json in (False, True):
+            with pytest.raises(SystemExit, match=r"not refuted: entered, 'Two squared is 4\.5\.' is PASS"):
+                run_main(monkeypatch, [claim], refute=True, as_json=as_json)
+    text = capsys.readouterr().out
+    assert "1 claims, 1 perturbed statements: 1 not refuted; 0 of 1 checks reject" in text
+
+
+def test_an_exception_refutes_nothing(monkeypatch):
+    def raises(claimed=4.0):
+        if claimed != 4.0:
+            raise ZeroDivisionError("no such number")
+        return evidence(HOLDS)
+
+    with pytest.raises(SystemExit, match=r"'Other.' is ERROR \(ZeroDivisionError: no such number\)"):
+        run_main(monkeypatch, [entered(raises, perturbed("Other.", claimed=5.0))], refute=True)
+
+
+def test_a_claim_known_to_be_false_is_shown_to_be_able_to_pass():
+    def wrong(claimed=5.0):
+        return square(claimed)
+
+    corrected, still_wrong = refute(
+        entered(wrong, perturbed("It is 4.", claimed=4.0), perturbed("It is 6.", claimed=6.0), expected="FAIL")
+    )
+    assert corrected.works
+    assert not still_wrong.works
+
+
+def test_checks_outside_the_condition_refute_nothing():
+    def qualified(claimed=4.0):
+        return evidence(HOLDS, outside=near("two squared", 2.0**2, claimed + 1, 0.1))
+
+    claim = Claim("q", "Theme", "It is so.", "project", "numerical", Verdict.QUALIFIED, qualified, "d = 1",
+                  refuted_by=(perturbed("It is 7.", claimed=7.0),))  # fmt: skip
+    (one,) = refute(claim)
+    assert one.verdict is Verdict.QUALIFIED
+    assert not one.works
+
+
+def test_refutations_are_counted_and_json_alone_goes_to_stdout(monkeypatch, capsys):
+    rows = [
+        entered(square, perturbed("It is 5.", claimed=5.0), perturbed("It is 3.", claimed=3.0)),
+        made("PASS", HOLDS),
+    ]
+    run_main(monkeypatch, rows, refute=True)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "without a refutation: made" in text
+    assert "2 claims, 2 perturbed statements: none not refuted; 2 of 2 checks reject; 1 claims without" in text
+    run_main(monkeypatch, rows, refute=True, as_json=True)
+    output = capsys.readouterr()
+    assert output.err == ""
+    found = json.loads(output.out)
+    assert [one["perturbed"] for one in found] == ["It is 5.", "It is 3."]
+    assert all(one["works"] and one["verdict"] == "FAIL" and one["parameters"] == ["claimed"] for one in found)
+    assert found == [refutation.plain(one) for one in refute(rows[0])]
+
+
+def test_bad_perturbations_are_refused():
+    with pytest.raises(ValueError, match="entered: perturbs 'other', which is no parameter; there are"):
+        entered(square, perturbed("It is 5.", other=5.0))
+    with pytest.raises(ValueError, match=r"entered: the perturbed claimed is what is claimed, 4\.0"):
+        entered(square, perturbed("It is 4.", claimed=4.0))
+    with pytest.raises(ValueError, match="entered: every parameter needs what is claimed as its default"):
+        entered(lambda claimed: square(claimed), perturbed("It is 5.", claimed=5.0))
+    with pytest.raises(ValueError, match="a perturbed statement needs words and arguments"):
+        perturbed("It is 5.")
+    with pytest.raises(ValueError, match="a perturbed statement needs words and arguments"):
+        perturbed("", claimed=5.0)
+
+
 # --- verdicts
+
+
+def test_a_condition_is_needed_if_every_cell_outside_fails():
+    axes = {"x": (1.0, 2.0, 3.0), "y": (0.0, 1.0)}
+
+    def cell(x, y):
+        return near(f"x = {x:g}, y = {y:g}", x * y, x, 0.0)
+
+    needed = over(axes, cell, where=lambda x, y: y == 1)
+    assert (len(needed.inside), len(needed.outside), needed.necessity) == (3, 3, "needed")
+    enough = over(axes, cell, where=lambda x, y: y == 1 and x > 2)
+    assert (enough.verdict, enough.necessity) == (Verdict.QUALIFIED, "sufficient; 2 of 5 cells outside hold too")
+    assert evidence(HOLDS).necessity is None
+    claim = made("QUALIFIED", *enough.inside, outside=enough.outside, condition="y = 1 and x > 2")
+    assert "condition sufficient; 2 of 5 cells outside hold too" in evidence_lines(run(claim))
+    assert plain(run(claim))["condition_shown"] == "sufficient; 2 of 5 cells outside hold too"
+    claim = made("QUALIFIED", *needed.inside, outside=needed.outside, condition="y = 1")
+    assert "condition needed: all 3 cells outside fail" in evidence_lines(run(claim))
 
 
 def test_a_verdict_follows_from_the_checks_alone():
@@ -374,8 +504,10 @@ def test_only_takes_parts_and_patterns_of_ids_and_themes(capsys):
 
 
 def test_tex_is_refused_before_the_work(tmp_path):
-    with pytest.raises(SystemExit, match="--tex writes the whole ledger; leave --only out"):
+    with pytest.raises(SystemExit, match="--tex writes the whole ledger; leave --only and --refute out"):
         claims.main(only="gddim", tex=tmp_path / "claims.tex")
+    with pytest.raises(SystemExit, match="leave --only and --refute out"):
+        claims.main(refute=True, tex=tmp_path / "claims.tex")
     for path in (tmp_path, tmp_path / "missing" / "claims.tex"):
         with pytest.raises(SystemExit, match=r"--tex: cannot write .*; name a file in a folder that exists"):
             claims.main(tex=path)

@@ -1,31 +1,48 @@
 r"""What a claim is: a statement, how it is checked, the numbers found, and the verdict that follows from them.
 
-A claim is a function without arguments whose docstring is the exact statement and whose name is the claim's id. It
-computes numbers with the library and returns ``Evidence``: checks *inside* the claim's condition and, where there is
-one, checks of the same statement *outside* it. The verdict follows from the numbers alone:
+A claim is a function whose docstring is the exact statement and whose name is the claim's id. It computes numbers with
+the library and returns ``Evidence``: checks *inside* the claim's condition and, where there is one, checks of the same
+statement *outside* it. The verdict follows from the numbers alone:
 
 | inside | outside | verdict |
 |---|---|---|
 | all hold | none, or all hold | PASS |
-| all hold | at least one fails | QUALIFIED: true under the stated condition, which is needed |
+| all hold | at least one fails | QUALIFIED: true under the stated condition, not without one |
 | one fails | | FAIL |
 
-What raises has no verdict but ERROR, which nobody expects, and no number may be NaN: a claim cannot fail by accident.
-Nothing else is written down about a claim but the verdict that the theory expects.
+The checks outside are the cells of a grid, all of them. If every cell fails, the condition was shown to be *needed* on
+that grid; if some hold, it is *sufficient* only, and the row says how many.
+
+An exception yields ERROR, which is never an expected verdict, and no number may be NaN: a claim cannot fail by
+accident. Nothing else is written down about a claim but the verdict that the theory expects, and its refutations.
+
+**Refutations.** The function's keyword parameters are parts of the statement: a constant, an exponent, a sign, a
+formula, the condition. Their defaults are what is claimed. ``refuted_by`` names at least one ``perturbed`` statement,
+that is other values of these parameters, near enough to be mistaken for the claim. The same function with the same
+tolerances must then find that a check inside fails (``analysis.ledger.refutation``, ``python -m analysis.claims
+--refute``): this shows that the row can fail. A claim that is known to be false, whose verdict is FAIL, is shown to be
+able to pass instead: its perturbed statement is a correction, and every check inside must hold for it. A parameter may
+never choose the outcome itself; it goes through what is compared.
 
 To add a row, write such a function in the module of its theme::
 
-    @THEME.claim("theory 2", "numerical", Verdict.QUALIFIED, condition="sigma_T = T")
-    def ve_gap_vanishes_like_1_over_t() -> Evidence:
+    @THEME.claim(
+        "theory 2", "numerical", Verdict.QUALIFIED, condition="sigma_T = T",
+        refuted_by=perturbed("The VE gap is O(T^-1.1).", exponent=-1.1),
+    )
+    def ve_gap_vanishes_like_1_over_t(exponent: float = -1) -> Evidence:
         '''The VE gap is O(1/T).'''
-        return evidence(near("slope", slope(lambda T: T), -1, 0.02), outside=near("slope", slope(np.sqrt), -1, 0.02))
+        return evidence(
+            near("slope", slope(lambda T: T), exponent, 0.02), outside=near("slope", slope(np.sqrt), exponent, 0.02)
+        )
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -180,13 +197,27 @@ class Evidence:
         return Verdict.PASS if all(check.holds for check in self.outside) else Verdict.QUALIFIED
 
     @property
+    def necessity(self) -> str | None:
+        """What the cells outside say about the condition, or None without any."""
+        if not self.outside:
+            return None
+        holding = sum(check.holds for check in self.outside)
+        return f"sufficient; {holding} of {len(self.outside)} cells outside hold too" if holding else "needed"
+
+    @property
     def telling(self) -> tuple[Check, ...]:
-        """The checks that decide: those that fail, or for a claim that holds the nearest to failing of each side."""
+        """The checks that decide: those that fail, or for a claim that holds the one nearest to failing.
+
+        Outside the condition they are the failing cell nearest to holding and, where some hold, the one nearest to
+        failing.
+        """
         failed = tuple(check for check in self.inside if not check.holds)
         if failed:
             return failed
-        broken = tuple(check for check in self.outside if not check.holds)
-        return (max(self.inside, key=_strain), *broken)
+        broken = [check for check in self.outside if not check.holds]
+        holding = [check for check in self.outside if check.holds]
+        nearest = [min(broken, key=_strain)] if broken else []
+        return (max(self.inside, key=_strain), *nearest, *([max(holding, key=_strain)] if holding else []))
 
 
 def evidence(*inside: Check, outside: Check | Sequence[Check] = ()) -> Evidence:
@@ -199,6 +230,32 @@ def _strain(check: Check) -> float:
     if check.miss > 0:
         return check.miss / check.tolerance if check.tolerance else math.inf
     return check.miss / max(abs(check.expected), check.tolerance, math.ulp(0.0))
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """A statement near the claimed one, which the claim's own checks must reject: other values of its parameters.
+
+    Args:
+        statement: what is stated instead, in words.
+        arguments: the parameters of the claim's function that differ, by name.
+
+    Raises:
+        ValueError: no statement, or no argument.
+    """
+
+    statement: str
+    arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Refuse an empty perturbation."""
+        if not self.statement or not self.arguments:
+            raise ValueError(f"a perturbed statement needs words and arguments, got {self.statement!r}")
+
+
+def perturbed(statement: str, **arguments: Any) -> Perturbed:
+    """The claim with these parameters in place of its defaults."""
+    return Perturbed(statement, arguments)
 
 
 @dataclass(frozen=True)
@@ -215,9 +272,11 @@ class Claim:
         evidence: computes the numbers.
         condition: under which a QUALIFIED claim is true.
         slow: takes seconds.
+        refuted_by: the perturbed statements, see the module.
 
     Raises:
-        ValueError: an unknown source or method, an empty statement, a condition without QUALIFIED or the other way.
+        ValueError: an unknown source or method, an empty statement, a condition without QUALIFIED or the other way, a
+            parameter without a default, or a perturbation of no parameter of the claim's or to what is claimed.
     """
 
     id: str
@@ -226,9 +285,10 @@ class Claim:
     source: str
     method: str
     expected: Verdict
-    evidence: Callable[[], Evidence]
+    evidence: Callable[..., Evidence]
     condition: str | None = None
     slow: bool = False
+    refuted_by: tuple[Perturbed, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate the row."""
@@ -240,6 +300,15 @@ class Claim:
             raise ValueError(f"{self.id}: a claim needs a statement; write it as the function's docstring")
         if (self.condition is not None) != (self.expected is Verdict.QUALIFIED):
             raise ValueError(f"{self.id}: a condition and the verdict QUALIFIED go together, got {self.condition!r}")
+        claimed = {name: p.default for name, p in inspect.signature(self.evidence).parameters.items()}
+        if inspect.Parameter.empty in claimed.values():
+            raise ValueError(f"{self.id}: every parameter needs what is claimed as its default, got {list(claimed)}")
+        for one in self.refuted_by:
+            for name, value in one.arguments.items():
+                if name not in claimed:
+                    raise ValueError(f"{self.id}: perturbs {name!r}, which is no parameter; there are {list(claimed)}")
+                if value is claimed[name] or repr(value) == repr(claimed[name]):
+                    raise ValueError(f"{self.id}: the perturbed {name} is what is claimed, {value!r}")
 
 
 @dataclass(frozen=True)
@@ -277,14 +346,22 @@ class Theme:
     claims: list[Claim] = field(default_factory=list)
 
     def claim(
-        self, source: str, method: str, expected: Verdict, condition: str | None = None, slow: bool = False
-    ) -> Callable[[Callable[[], Evidence]], Callable[[], Evidence]]:
+        self,
+        source: str,
+        method: str,
+        expected: Verdict,
+        condition: str | None = None,
+        slow: bool = False,
+        refuted_by: Perturbed | Sequence[Perturbed] = (),
+    ) -> Callable[[Callable[..., Evidence]], Callable[..., Evidence]]:
         """Enter the decorated function as a claim: its name is the id, its docstring the statement."""
+        perturbations = (refuted_by,) if isinstance(refuted_by, Perturbed) else tuple(refuted_by)
 
-        def enter(function: Callable[[], Evidence]) -> Callable[[], Evidence]:
+        def enter(function: Callable[..., Evidence]) -> Callable[..., Evidence]:
             name = function.__name__.replace("_", "-")
             statement = " ".join((function.__doc__ or "").split())
-            self.claims.append(Claim(name, self.title, statement, source, method, expected, function, condition, slow))
+            row = name, self.title, statement, source, method, expected, function, condition, slow, perturbations
+            self.claims.append(Claim(*row))
             return function
 
         return enter

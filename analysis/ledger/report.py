@@ -26,7 +26,10 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def evidence_lines(row: Row) -> list[str]:
-    """The checks that decide, as in "exponent: -1.001 (-1 +- 0.01)"; those outside the condition are marked."""
+    """The checks that decide, as in "exponent: -1.001 (-1 +- 0.01)"; those outside the condition are marked.
+
+    Where there are cells outside, a line says whether they show that the condition is needed.
+    """
     if row.found is None:
         return [row.error or "no evidence"]
     inside = len(row.found.inside)
@@ -36,7 +39,21 @@ def evidence_lines(row: Row) -> list[str]:
         lines.append(f"{prefix}{check.what}: {check.seen} ({check.wanted}{'' if check.holds else ', missed'})")
     more = len(lines) - LINES
     checks = f"{inside} checks" + (f", {len(row.found.outside)} outside" if row.found.outside else "")
-    return lines[:LINES] + ([f"and {more} more"] if more > 0 else []) + ([f"[{checks}]"] if inside > 1 else [])
+    return [
+        *lines[:LINES],
+        *([f"and {more} more"] if more > 0 else []),
+        *([f"condition {necessity(row)}"] if row.found.outside else []),
+        *([f"[{checks}]"] if inside > 1 else []),
+    ]
+
+
+def necessity(row: Row) -> str | None:
+    """What the cells outside say about the condition: whether every one of them fails."""
+    if row.found is None or not row.found.outside:
+        return None
+    count = len(row.found.outside)
+    fail = f": all {count} cells outside fail" if count > 1 else ": the one cell outside fails"
+    return f"{row.found.necessity}{fail if row.found.necessity == 'needed' else ''}"
 
 
 def table(title: str, rows: Sequence[Row]) -> Table:
@@ -69,16 +86,19 @@ def plain(row: Row) -> dict[str, Any]:
         "source": claim.source,
         "method": claim.method,
         "condition": claim.condition,
+        "condition_shown": row.found.necessity if row.found else None,
+        "refuted_by": [one.statement for one in claim.refuted_by],
         "verdict": str(row.verdict),
         "expected_verdict": str(claim.expected),
         "as_expected": row.as_expected,
-        "inside": [_plain_check(check) for check in found.inside] if found else [],
-        "outside": [_plain_check(check) for check in found.outside] if found else [],
+        "inside": [plain_check(check) for check in found.inside] if found else [],
+        "outside": [plain_check(check) for check in found.outside] if found else [],
         "error": row.error,
     }
 
 
-def _plain_check(check: Check) -> dict[str, Any]:
+def plain_check(check: Check) -> dict[str, Any]:
+    """One check as JSON holds it."""
     return {
         "what": check.what,
         "found": float(f"{check.found:.10g}"),

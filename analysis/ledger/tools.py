@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import gapbound as gb
+from analysis.ledger.claim import Check, Evidence
 
 ETAS = (0.5, 1.0, 1.2, 1.5, 2.0)
 FAR = (1e6, 1e7)  # where leading terms are all one sees, at eta of 0.5 too (to about 0.006)
 STEP = 1e-4  # of the logarithm, for local slopes
+
+
+def over(axes: Mapping[str, Sequence[Any]], check: Callable[..., Check], where: Callable[..., bool]) -> Evidence:
+    """One check at every cell of the grid of ``axes``: inside where the condition holds, outside everywhere else."""
+    inside, outside = [], []
+    for values in itertools.product(*axes.values()):
+        cell = dict(zip(axes, values, strict=True))
+        (inside if where(**cell) else outside).append(check(**cell))
+    return Evidence(tuple(inside), tuple(outside))
 
 
 def slope(of: Callable[[Any], Any], low: float = FAR[0], high: float = FAR[1]) -> float:
