@@ -1,6 +1,7 @@
 """Exact training: laws and KL by other routes, the linear-quadratic regulator, floors, gradients, refusals."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -269,3 +270,81 @@ def test_training_refuses_bad_arguments_and_says_when_it_diverges():
     with pytest.raises(ValueError, match="a per-step policy is defined on its 6 levels alone, got 12"):
         policy.affine(task(steps=12).walk().sigma)
     assert math.isfinite(float(objective(task(), policy)[0]))
+
+
+DOORS = (
+    gb.training.train,
+    gb.training.train_sampled,
+    gb.training.gradient_moments,
+    gb.training.mean_signal,
+    gb.training.fisher_information,
+    gb.training.Consistent.of,
+    gb.training.PerStep.of,
+    gb.training.Network.of,
+)
+
+
+@pytest.mark.parametrize("call", DOORS, ids=lambda call: call.__qualname__)
+def test_something_that_is_no_task_is_refused_by_name(call):
+    arguments = (None,) if call is gb.training.gradient_moments else ()
+    with pytest.raises(TypeError, match=r"task must be a gapbound.training.Task, got 'VP'"):
+        call("VP", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"rate": [0.1, 0.2]}, ValueError, r"rate must be one number"),
+        ({"rate": math.nan}, ValueError, "rate must be finite, got nan"),
+        ({"floor": 0.0}, ValueError, "floor must be positive"),
+        ({"decay": "no"}, TypeError, "decay must be True or False, got 'no'"),
+        ({"policy": 3}, TypeError, "policy must be a name or a policy, got 3, which has no parameters"),
+        ({"kl": "PATH"}, ValueError, "unknown kl 'PATH'; known: path, visited"),
+        ({"iterations": 0}, ValueError, "iterations must be at least 1"),
+    ],
+)
+def test_train_refuses_wrong_arguments(arguments, error, message):
+    task = gb.training.Task(gb.Gaussian(0.0, 1.0), gb.VP(2.0), gb.Linear(1.0))
+    with pytest.raises(error, match=message):
+        gb.training.train(task, **{"iterations": 2} | arguments)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_takes_gradients_whatever_the_callers_mode(mode):
+    task = gb.training.Task(gb.Gaussian(0.0, 1.0), gb.VP(2.0), gb.Linear(1.0))
+    exact, sampled = (
+        lambda: gb.training.train(task, iterations=3).history,
+        lambda: gb.training.train_sampled(task, iterations=2, n=16, group=4).history,
+    )
+    for run in (exact, sampled):
+        expected = run()
+        with mode():
+            found = run()
+        np.testing.assert_array_equal(found.sde, expected.sde)
+        assert found.sde[-1] != found.sde[0]
+
+
+def test_a_steps_signal_and_its_best_eta_keep_their_digits_where_nothing_is_forgotten():
+    variance, high, low = 1e30, 5.0, 3.4
+    a, q = (Fraction(variance) / (Fraction(variance) + Fraction(s) ** 2) for s in (low, high))
+    log_a, log_aq = (float(r - 1) for r in (a, q))  # to relative 1e-29
+    share = gb.training.signal_share(variance, high, low, 1.3)
+    assert float(share) == pytest.approx(1.3**2 * (log_a - log_aq), rel=1e-12)
+    best = gb.training.best_eta(variance, high, low)
+    assert float(best) == pytest.approx(math.sqrt(math.log(log_aq / log_a) / (log_a - log_aq)), rel=1e-12)
+    huge = gb.training.signal_share(1.0, 1e200, 1e150, 0.01)  # squares of levels overflow
+    assert float(huge) == pytest.approx(1e150 ** (-2e-4) * (1 - 1e50 ** (-2e-4)), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"etas": []}, ValueError, r"etas must be a list of at least one number, got shape \(0,\)"),
+        ({"betas": ["a"]}, TypeError, "betas must be a real number"),
+        ({"lengths": []}, TypeError, "lengths must be a list of at least one whole number"),
+        ({"steps": (2.5,)}, TypeError, "an entry of steps must be a whole number, got 2.5"),
+    ],
+)
+def test_a_phase_diagram_refuses_lists_that_say_nothing(arguments, error, message):
+    with pytest.raises(error, match=message):
+        gb.training.phase_diagram(gb.Gaussian(0.0, 1.0), gb.Linear(1.0), **{"etas": (1.0,)} | arguments)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapbound._validate import choice, count, positive
+from gapbound._validate import choice, count, number, positive
 from gapbound.training.history import Samplers, Trained, exact_record, gathered, initial_policy
 from gapbound.training.path import Path, expected_reward, path, path_kl
 from gapbound.training.policy import AffinePolicy, Consistent
-from gapbound.training.task import Task, Walk
+from gapbound.training.task import Task, Walk, checked_task
 
 OPTIMIZERS = ("adam", "sgd")
 KL_FORMS = ("path", "visited")
@@ -27,8 +27,12 @@ def objective(task: Task, policy: AffinePolicy, walk: Walk | None = None, kl: st
         walk: ``task.walk()``, if it is at hand already.
         kl: "path", or "visited": of the same value, but its gradient takes the visited states as given, as GRPO's KL
             term does. Its fixed point is not the KL-regularised optimum.
+
+    Raises:
+        ValueError: an unknown ``kl``.
+        TypeError: no task.
     """
-    walk = task.walk() if walk is None else walk
+    walk = checked_task(task).walk() if walk is None else walk
     model, reference = policy.affine(walk.sigma), Consistent.of(task).affine(walk.sigma)
     law = path(walk, model)
     visited = law if choice("kl", kl, KL_FORMS) == "path" else Path(law.mean.detach(), law.variance.detach())
@@ -37,6 +41,8 @@ def objective(task: Task, policy: AffinePolicy, walk: Walk | None = None, kl: st
     return value, law.variance[-1]
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     task: Task,
     policy: str | AffinePolicy = "consistent",
@@ -49,7 +55,7 @@ def train(
     floor: float = 1e-3,
     kl: str = "path",
 ) -> Trained:
-    r"""Gradient ascent on E r(Y_0) - beta KL, exactly, for every run of the batch.
+    r"""Gradient ascent on E r(Y_0) - beta KL, exactly, for every run of the batch, whatever the caller's grad mode.
 
     A run whose next update would bring the variance of z_0 under the training sampler below ``floor`` ends there: it
     keeps its last parameters, and ``History.ended`` holds the iteration. With beta = 0 and a quadratic reward nothing
@@ -68,11 +74,14 @@ def train(
 
     Raises:
         ValueError: arguments out of range, a start below the floor, or a run that diverges (says when).
-        TypeError: a reference or reward without closed forms.
+        TypeError: a reference or reward without closed forms, arguments of the wrong kind.
     """
-    count("iterations", iterations), count("every", every), positive("rate", rate), positive("floor", floor)
-    task.gaussian(), task.quadratic_form()
-    model, samplers = initial_policy(task, policy), Samplers.of(task)
+    count("iterations", iterations), count("every", every), choice("kl", kl, KL_FORMS)
+    rate, floor = number("rate", rate, positive), number("floor", floor, positive)
+    if not isinstance(decay, bool):
+        raise TypeError(f"decay must be True or False, got {decay!r}")
+    checked_task(task).gaussian(), task.quadratic_form()
+    model, samplers = initial_policy(task, policy, affine=True), Samplers.of(task)
     ended = torch.full(task.batch_shape, -1)
     iterations_kept, records = [0], [exact_record(samplers, model)]
     if not (records[0]["variance"] > floor).all():

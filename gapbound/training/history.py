@@ -130,13 +130,18 @@ def gathered(iterations: Sequence[int], records: Sequence[Mapping[str, Array]], 
     )
 
 
-def initial_policy(task: Task, policy: str | Policy) -> Any:
-    """A policy by name, or the one given.
+def initial_policy(task: Task, policy: str | Policy, affine: bool = False) -> Any:
+    """A policy by name, or the one given, which must be ``affine`` where training is exact.
 
     Raises:
         ValueError: an unknown name.
+        TypeError: something that is no policy.
     """
     if not isinstance(policy, str):
+        needed = ("parameters", "with_parameters", "eps", *(("affine",) if affine else ()))
+        missing = [name for name in needed if not hasattr(policy, name)]
+        if missing:
+            raise TypeError(f"policy must be a name or a policy, got {policy!r}, which has no {', '.join(missing)}")
         return policy
     known: dict[str, Any] = {"consistent": Consistent.of, "per-step": PerStep.of}
     if policy not in known:

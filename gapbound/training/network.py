@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gapbound._validate import count
+from gapbound._validate import seed as checked_seed
 from gapbound.gaussian import Gaussian
 from gapbound.mixture import GaussianMixture
-from gapbound.training.task import Task
+from gapbound.training.task import Task, checked_task
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Network:
             ValueError: the task is a batch of runs.
         """
         require_single(task)
-        generator, width = torch.Generator().manual_seed(seed), count("width", width)
+        generator, width = torch.Generator().manual_seed(checked_seed(seed) % 2**63), count("width", width)
         layers = []
         for inputs, outputs in ((2, width), (width, width)):
             weight = torch.randn(inputs, outputs, generator=generator, dtype=torch.float64) / math.sqrt(inputs)
@@ -69,6 +70,7 @@ def require_single(task: Task) -> None:
 
     Raises:
         ValueError: eta, beta or T is an array.
+        TypeError: it is no task.
     """
-    if task.batch_shape:
+    if checked_task(task).batch_shape:
         raise ValueError(f"sampled training takes one run at a time, got a batch of shape {task.batch_shape}")

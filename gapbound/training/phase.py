@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, count, positive
+from gapbound._validate import Array, count, non_negative, positive
 from gapbound.gaussian import Gaussian
 from gapbound.process import VP
 from gapbound.reward import Linear, Quadratic
@@ -129,32 +130,45 @@ def phase_diagram(
         progress: told the fraction done.
 
     Raises:
-        ValueError: etas or lengths that do not rise, fractions outside (0, 1], or what ``train`` refuses.
+        ValueError: etas or lengths that do not rise, fractions outside (0, 1], empty lists, or what ``train`` refuses.
+        TypeError: something that is no list of numbers, or what ``train`` refuses.
     """
-    eta, start, length = (
-        positive("etas", etas),
-        positive("sigma_T", sigma_T),
-        np.array([count("length", n) for n in lengths]),
-    )
-    share = positive("fractions", fractions)
+    eta, start, share = _listed("etas", etas), _listed("sigma_T", sigma_T), _listed("fractions", fractions)
+    weights = _listed("betas", betas, non_negative)
+    length = np.array(_counts("lengths", lengths))
     for name, values in (("etas", eta), ("lengths", length)):
-        if len(values) < 1 or not (np.diff(values) > 0).all():
+        if not (np.diff(values) > 0).all():
             raise ValueError(f"{name} must rise, got {values}")
     if not (share <= 1).all():
         raise ValueError(f"fractions must lie in (0, 1], got {fractions}")
     process = VP(np.sqrt(np.log1p(start**2))[:, None])
-    every = _spacing(length)
+    every, numbers = _spacing(length), _counts("steps", steps)
     x = eta[:, None, None] ** 2
-    beta = np.asarray(betas, dtype=float) * (4 * x / (1 + x) ** 2 if rescale_beta else 1.0)
+    beta = weights * (4 * x / (1 + x) ** 2 if rescale_beta else 1.0)
     found = []
-    for done, n in enumerate(steps):
+    for done, n in enumerate(numbers):
         task = Task(reference, process, reward, eta[:, None, None], beta, n)
         kwargs = {"rate": rate, "optimizer": optimizer, "floor": floor}
         history = train(task, policy, int(length[-1]), every=every, **kwargs).history  # type: ignore[arg-type]
         found.append(_summary(history, length, share, float(reference.cov[0])))
-        progress((done + 1) / len(steps))
+        progress((done + 1) / len(numbers))
     fields = {name: np.stack([one[name] for one in found]) for name in found[0]}
-    return Phase(policy, np.array(steps), length, eta, start, np.asarray(betas, dtype=float), fractions=share, **fields)
+    return Phase(policy, np.array(numbers), length, eta, start, weights, fractions=share, **fields)
+
+
+def _listed(name: str, values: Any, check: Callable[[str, Any], Array] = positive) -> Array:
+    """The numbers of a list that is not empty."""
+    array = check(name, values)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{name} must be a list of at least one number, got shape {array.shape}")
+    return array
+
+
+def _counts(name: str, values: Any) -> list[int]:
+    """The whole numbers of a list that is not empty."""
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or not len(values):
+        raise TypeError(f"{name} must be a list of at least one whole number, got {values!r}")
+    return [count(f"an entry of {name}", value) for value in values]
 
 
 def _summary(history: History, lengths: Array, fractions: Array, variance: float) -> dict[str, Array]:

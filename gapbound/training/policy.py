@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
-from gapbound.training.task import Task, tensor
+from gapbound.training.task import Task, checked_task, tensor
 
 
 class Affine(NamedTuple):
@@ -63,7 +63,7 @@ class Consistent:
     @classmethod
     def of(cls, task: Task) -> Self:
         """The reference of ``task``, for each of its runs."""
-        law, batch = task.gaussian(), task.batch_shape
+        law, batch = checked_task(task).gaussian(), task.batch_shape
         return cls(*(tensor(value).expand(batch).clone() for value in (law.mean[0], torch.tensor(law.cov[0]).log())))
 
     @property
@@ -118,7 +118,7 @@ class PerStep:
     @classmethod
     def of(cls, task: Task) -> Self:
         """The reference of ``task``, for each of its runs."""
-        law, walk = task.gaussian(), task.walk()
+        law, walk = checked_task(task).gaussian(), task.walk()
         base = Consistent.of(task).affine(walk.sigma)
         scale = (walk.sigma**2 + float(law.cov[0])).sqrt()
         zeros = torch.zeros_like(scale)

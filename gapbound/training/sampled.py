@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapbound._validate import choice, count, positive
+from gapbound._validate import choice, count, number, positive
+from gapbound._validate import seed as checked_seed
 from gapbound.gaussian import Gaussian
 from gapbound.reward import Linear, Quadratic
 from gapbound.training.history import Samplers, Trained, exact_record, gathered, initial_policy
@@ -33,6 +34,8 @@ FORMS = ("ddpo", "grpo")
 EVALUATION = 4096  # paths of every record of a network
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_sampled(
     task: Task,
     policy: str | Policy = "per-step",
@@ -69,17 +72,20 @@ def train_sampled(
 
     Raises:
         ValueError: arguments out of range, a batch of runs, n that is not a multiple of group.
+        TypeError: arguments of the wrong kind.
     """
     require_single(task)
     choice("form", form, FORMS)
-    for name, value in (("iterations", iterations), ("epochs", epochs), ("every", every), ("seed", seed + 1)):
+    for name, value in (("iterations", iterations), ("epochs", epochs), ("every", every)):
         count(name, value)
+    rate, clip = number("rate", rate, positive), number("clip", clip, positive)
+    seed = checked_seed(seed) % 2**62  # torch keeps 64 bits
     if count("group", group, 2) and count("n", n, 2) % group:
         raise ValueError(f"n must be a multiple of group = {group}, got {n}")
     model, generator = initial_policy(task, policy), torch.Generator().manual_seed(seed)
     reference, samplers = reference_policy(task), Samplers.of(task)
     leaves = tuple(p.detach().clone().requires_grad_() for p in model.parameters)
-    model, optimiser = model.with_parameters(leaves), torch.optim.Adam(leaves, lr=float(positive("rate", rate)))
+    model, optimiser = model.with_parameters(leaves), torch.optim.Adam(leaves, lr=rate)
     judge = _judge(samplers, reference, seed)
     kept, records, buffer = [0], [judge(model)], PromptBuffer()
     for done in range(1, iterations + 1):

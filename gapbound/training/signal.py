@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapbound._validate import Array, non_negative, positive
+from gapbound._validate import Array, broadcastable, non_negative, positive
 from gapbound.training.path import path
 from gapbound.training.policy import AffinePolicy, Consistent
-from gapbound.training.task import Task
+from gapbound.training.task import Task, checked_task
 
 NODES = 6  # Gauss-Hermite per axis: exact for the moments of degree 8 that occur
 
@@ -60,9 +60,10 @@ def gradient_moments(task: Task, policy: AffinePolicy) -> GradientMoments:
     .. math:: c = std_k P_{k+1} / s, \qquad d = P_k s_k / s, \qquad c^2 + d^2 + e^2 = 1.
 
     Raises:
-        TypeError: a reference or reward without closed forms.
+        ValueError: the moments leave the range of float64.
+        TypeError: a reference or reward without closed forms, no task.
     """
-    a, centre, b, _ = task.quadratic_form()
+    a, centre, b, _ = checked_task(task).quadratic_form()
     walk = task.walk()
     with torch.no_grad():
         model = policy.affine(walk.sigma)
@@ -96,8 +97,11 @@ def mean_signal(task: Task) -> tuple[Array, Array]:
         E g^2 = I \, [\text{slope}^2 s^2 (1 + 2 C^2) + a^2 s^4 (2 + 8 C^2)].
 
     E g leaves out what a deterministic last step passes on directly: policy gradients do not see it.
+
+    Raises:
+        TypeError: a reference or reward without closed forms, no task.
     """
-    a, centre, b, _ = task.quadratic_form()
+    a, centre, b, _ = checked_task(task).quadratic_form()
     walk, model = task.walk(), Consistent.of(task).affine(task.walk().sigma)
     law, moments = path(walk, model), gradient_moments(task, Consistent.of(task))
     w = _score_weights(task)
@@ -115,7 +119,11 @@ def fisher_information(task: Task) -> Array:
 
     .. math:: w = \frac{drop \, \sigma}{(v + \sigma^2) \, std}, \qquad \sum_k w_k^2 \to
         \frac{(1 + \eta^2)^2}{4 \eta^2} \Big(\frac1v - \frac1{v + \sigma_T^2}\Big)
+
+    Raises:
+        TypeError: no task, or a reference that is not one Gaussian.
     """
+    checked_task(task)
     return (_score_weights(task) ** 2).sum(0)
 
 
@@ -123,10 +131,12 @@ def fisher_limit(variance: Any, sigma_T: Any, eta: Any) -> Array:
     r"""The limit of ``fisher_information`` for small steps: (1+eta^2)^2/(4 eta^2) (1/v - 1/(v + sigma_T^2)).
 
     Raises:
-        ValueError: an argument is not positive.
+        ValueError: an argument is not positive, shapes do not broadcast, or the limit leaves the range of float64.
+        TypeError: something that is no number.
     """
-    v, tau, x = positive("variance", variance), positive("sigma_T", sigma_T) ** 2, positive("eta", eta) ** 2
-    return (1 + x) ** 2 / (4 * x) * tau / (v * (v + tau))
+    v, sigma, e = positive("variance", variance), positive("sigma_T", sigma_T), positive("eta", eta)
+    broadcastable("variance, sigma_T and eta", v.shape, sigma.shape, e.shape)
+    return ((e + 1 / e) / 2) ** 2 / (1 + (np.sqrt(v) / sigma) ** 2) / v
 
 
 def signal_share(variance: Any, sigma: Any, sigma_next: Any, eta: Any) -> Array:
@@ -139,11 +149,11 @@ def signal_share(variance: Any, sigma: Any, sigma_next: Any, eta: Any) -> Array:
     For a linear reward one path's squared signal-to-noise at the step is share / (1 + share).
 
     Raises:
-        ValueError: v is not positive, levels are negative or do not fall.
+        ValueError: v is not positive, levels are negative or do not fall, shapes do not broadcast.
+        TypeError: something that is no number.
     """
-    v, high, low, x = _levels(variance, sigma, sigma_next, eta)
-    a, q = v / (v + low**2), (v + low**2) / (v + high**2)
-    return a**x * -np.expm1(x * np.log(q))
+    log_a, log_q, e = _log_ratios(variance, sigma, sigma_next, eta)
+    return np.exp(e**2 * log_a) * -np.expm1(e**2 * log_q)
 
 
 def best_eta(variance: Any, sigma: Any, sigma_next: Any) -> Array:
@@ -152,12 +162,13 @@ def best_eta(variance: Any, sigma: Any, sigma_next: Any) -> Array:
     Noise spent early is forgotten later at the rate eta^2 too, so all but the last step have an interior optimum.
 
     Raises:
-        ValueError: sigma_next = 0: the last step's share grows with eta for ever.
+        ValueError: sigma_next = 0: the last step's share grows with eta for ever; v is not positive, levels are
+            negative or do not fall, shapes do not broadcast; levels so small beside v that nothing is forgotten.
+        TypeError: something that is no number.
     """
-    v, high, low, _ = _levels(variance, sigma, sigma_next, 1.0)
-    if not (low > 0).all():
+    log_a, log_q, _ = _log_ratios(variance, sigma, sigma_next, 1.0)
+    if not (non_negative("sigma_next", sigma_next) > 0).all():
         raise ValueError("a last step to sigma = 0 has no best eta: its share grows with eta; leave it out")
-    log_a, log_q = np.log(v / (v + low**2)), np.log((v + low**2) / (v + high**2))
     return np.sqrt(np.log1p(log_q / log_a) / -log_q)
 
 
@@ -167,11 +178,19 @@ def _score_weights(task: Task) -> Array:
     return np.where(std > 0, walk.drop.numpy() * gain / np.where(std > 0, std, 1.0), 0.0)
 
 
-def _levels(variance: Any, sigma: Any, sigma_next: Any, eta: Any) -> tuple[Array, Array, Array, Array]:
+def _log_ratios(variance: Any, sigma: Any, sigma_next: Any, eta: Any) -> tuple[Array, Array, Array]:
+    """Log a = log(v / v_s), log q = log(v_s / v_t) and eta, without a difference of nearly equal numbers."""
     v, high, low = positive("variance", variance), positive("sigma", sigma), non_negative("sigma_next", sigma_next)
+    e = non_negative("eta", eta)
+    broadcastable("variance, sigma, sigma_next and eta", v.shape, high.shape, low.shape, e.shape)
     if not (low < high).all():
         raise ValueError(f"noise levels must fall, got sigma={sigma} and sigma_next={sigma_next}")
-    return v, high, low, non_negative("eta", eta) ** 2
+    sd = np.sqrt(v)
+    below, above = np.hypot(sd, low), np.hypot(sd, high)
+    log_a = np.where(low < sd, -np.log1p((np.minimum(low, sd) / sd) ** 2), 2 * np.log(sd / below))
+    lost = ((high - low) / above) * ((high + low) / above)  # 1 - q
+    log_q = np.where(lost < 0.5, np.log1p(-np.minimum(lost, 0.5)), 2 * np.log(below / above))
+    return log_a, log_q, e
 
 
 def _cubature() -> list[tuple[tuple[float, ...], float]]:

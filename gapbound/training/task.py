@@ -144,6 +144,13 @@ class Task:
         return self.reference
 
 
+def checked_task(task: Any) -> Task:
+    """``task`` if it is one; ``TypeError`` otherwise."""
+    if not isinstance(task, Task):
+        raise TypeError(f"task must be a gapbound.training.Task, got {task!r}")
+    return task
+
+
 def tensor(values: Any) -> Tensor:
     """``values`` as a float64 tensor of its own."""
     return torch.tensor(np.array(finite("values", values)), dtype=torch.float64)
