@@ -14,12 +14,12 @@ from typing import Annotated, Any
 # they starve the simulation's own threads (ten times the time for small runs).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analysis.figure import Program, Settings
+from gapbound.simulate import usable_device
 
 Quick = Annotated[bool, tyro.conf.arg(help="A coarse run, below 30 seconds.")]
 Out = Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")]
@@ -95,11 +95,9 @@ def checked_seed(seed: int) -> int:
 def checked_device(device: str) -> str:
     """A device that torch can use here."""
     try:
-        torch.Generator(device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]  # torch goes on for half a page
-        raise SystemExit(f"--device: torch cannot use {device!r} here ({reason}); try cpu") from None
+        usable_device(device)
+    except ValueError as error:
+        raise SystemExit(f"--{error}") from None
     return device
 
 

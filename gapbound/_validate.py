@@ -72,6 +72,13 @@ def seed(value: Any, name: str = "seed") -> int:
     return count(name, value, 0)
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that only behaves like it."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def confidence(level: Any) -> float:
     """A confidence level, strictly between 0 and 1."""
     value = finite("level", level)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from gapbound._validate import Array, confidence, count
 from gapbound.chain import levels
@@ -31,7 +31,8 @@ class GapEstimate:
         level: confidence level.
         reference: mean reward under eta_ref.
         reward: mean reward under each eta.
-        variance_reduction: variance of independent runs of the same size over the variance of the pairs, as measured.
+        variance_reduction: variance of independent runs of the same size over the variance of the pairs, as measured;
+            inf where the runs of a pair coincide.
         predicted_reduction: the same from the exact N-step laws: Gaussian targets with linear or quadratic rewards,
             else None.
         n: pairs.
@@ -99,6 +100,7 @@ def estimate_gap(
     Raises:
         ValueError: what ``simulate`` raises, no eta, a level outside (0, 1), a reward that is not one finite number per
             sample.
+        TypeError: what ``simulate`` raises, a reward that returns no real numbers.
     """
     etas, several = _listed(eta, eta_ref)
     measured, level = as_reward(reward), confidence(level)
@@ -147,7 +149,13 @@ def _listed(eta: Any, eta_ref: Any) -> tuple[list[Any], bool]:
 
 
 def _evaluate(reward: Reward, samples: torch.Tensor) -> Array:
-    values = torch.as_tensor(reward(samples))
+    found = reward(samples)
+    try:
+        values = torch.as_tensor(found)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"a reward must return one real number for each sample, got {found!r}") from None
+    if values.is_complex():
+        raise TypeError(f"a reward must return real numbers, got {values.dtype}")
     if values.shape != samples.shape[:1]:
         raise ValueError(f"a reward must return shape {tuple(samples.shape[:1])}, got {tuple(values.shape)}")
     if not torch.isfinite(values).all():
@@ -163,7 +171,7 @@ def _paired(reference: Array, runs: Array, level: float) -> tuple[float, float, 
     gap, variance = float(difference.mean()), float(difference.var(ddof=1))
     independent = float(reference.var(ddof=1) + runs.var(axis=1, ddof=1).mean() / len(runs))
     error = (variance / n) ** 0.5
-    half_width = float(student_t.ppf((1 + level) / 2, n - 1)) * error
+    half_width = float(stdtrit(n - 1, (1 + level) / 2)) * error
     # runs that coincide (eta = eta_ref) have no variance left to reduce
     reduction = independent / variance if variance > 0 else np.inf
     return gap, error, (gap - half_width, gap + half_width), float(runs.mean()), reduction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapbound._validate import Array, count
+from gapbound._validate import Array, choice, count, flag
+from gapbound._validate import seed as checked_seed
 from gapbound.chain import levels
 from gapbound.eta import Eta, Windows, checked
+from gapbound.kernel import SAMPLERS
 from gapbound.noise import BLOCK_ELEMENTS, GivenNoise, Noise, SeededNoise
 from gapbound.process import Process
 from gapbound.stepper import CallableStepper, Model, Stepper, make_stepper
@@ -90,22 +93,25 @@ def simulate(
         log_prob: keep the log-density of every step.
 
     Raises:
-        ValueError: unknown names, a batched model, an eta the sampler does not admit, noise of the wrong shape or not
-            finite, a dtype below fp32, a score that is not finite (names the step) or has the wrong shape, paths that
-            leave the range of the dtype.
-        TypeError: a model that is none of the above, noise that is no pair.
+        ValueError: unknown names, a batched model, an eta the sampler does not admit, a ``dim`` that is not the
+            model's, noise of the wrong shape or not finite, a dtype below fp32, a score that is not finite (names the
+            step) or has the wrong shape, paths that leave the range of the dtype, a device that torch does not have,
+            a run that would keep more than the memory allows (names the size).
+        TypeError: a model that is none of the above, noise that is no pair, a flag that is not True or False, a score
+            that is complex.
     """
-    _check_request(sampler, dtype, log_prob)
-    profile, place, sigma = _one_eta(eta), torch.device(device), levels(process, steps, sigmas, grid, t_min)
+    _check_request(sampler, dtype, trajectory, log_prob)
+    profile, place, sigma = _one_eta(eta), usable_device(device), levels(process, steps, sigmas, grid, t_min)
     if sigma.ndim != 1:
         raise ValueError(f"simulate takes one T at a time, got shape {sigma.shape[1:]}")
     stepper = make_stepper(model, process, sampler, sigma, profile, dim, dtype, place)
     source: Noise
     if noise is None:
-        source = SeededNoise(count("seed", seed, 0), count("draw", draw, 0), stepper.dim, dtype, place)
+        source = SeededNoise(checked_seed(seed), count("draw", draw, 0), stepper.dim, dtype, place)
     else:
         source = _given(noise, count("n", n), len(sigma) - 1, stepper.dim, dtype, place)
-    run = _Run(stepper, source, count("n", n), trajectory, log_prob, dtype, place)
+    _check_memory(count("n", n), stepper.dim, len(sigma), trajectory, log_prob, dtype, place)
+    run = _Run(stepper, source, n, trajectory, log_prob, dtype, place)
     chunk = _default_chunk(place, stepper.dim) if chunk is None else count("chunk", chunk)
     if place.type != "cpu" or isinstance(stepper, CallableStepper):
         run.all_paths(chunk, threads=1)
@@ -115,11 +121,49 @@ def simulate(
     return Simulation(run.samples, sigma, run.trajectory, run.log_prob)
 
 
-def _check_request(sampler: str, dtype: torch.dtype, log_prob: bool) -> None:
+def usable_device(device: Any) -> torch.device:
+    """A device that torch can compute on here.
+
+    Raises:
+        ValueError: it cannot; says why.
+        TypeError: something that names no device.
+    """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"device must be the name of a torch device, got {device!r}; as 'cpu' or 'cuda:0'")
+    try:
+        place = torch.device(device)
+        torch.Generator(place)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]  # torch goes on for half a page
+        raise ValueError(f"device: torch cannot use {str(device)!r} here ({reason}); try 'cpu'") from None
+    return place
+
+
+def _check_request(sampler: str, dtype: torch.dtype, trajectory: bool, log_prob: bool) -> None:
+    choice("sampler", sampler, SAMPLERS)
+    flag("trajectory", trajectory), flag("log_prob", log_prob)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}; lower precision spoils log_prob")
     if log_prob and sampler in NOT_GAUSSIAN:
         raise ValueError(f"a step of {sampler!r} is not Gaussian and has no closed log_prob; use another sampler")
+
+
+def _check_memory(
+    n: int, dim: int, levels: int, trajectory: bool, log_prob: bool, dtype: torch.dtype, place: torch.device
+) -> None:
+    """Refuse what is larger than this machine's memory: allocating it would end the process later, without a word."""
+    numbers = n * (dim * (1 + levels * trajectory) + (levels - 1) * log_prob)
+    if place.type == "cpu":
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        memory = torch.cuda.get_device_properties(place).total_memory if place.type == "cuda" else 2**63
+    size = numbers * dtype.itemsize
+    if size > memory:
+        raise ValueError(
+            f"n={n} paths in {dim} dimensions would keep {size / 2**30:.3g} GiB, and there are {memory / 2**30:.3g}; "
+            "use fewer paths at a time, or leave out trajectory and log_prob"
+        )
 
 
 def _one_eta(eta: Eta) -> Array | Windows:

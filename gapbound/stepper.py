@@ -164,13 +164,15 @@ class ScoreStepper:
 
 
 class CallableStepper(ScoreStepper):
-    """A score from outside: its output is checked."""
+    """A score from outside: it gets a copy of the state, which it may overwrite, and its output is checked."""
 
     def _eps(self, k: int, z: Tensor, sigma: float) -> Tensor:
-        score = self._score(z, sigma)
+        score = self._score(z.clone(), sigma)
         if not isinstance(score, Tensor) or score.shape != z.shape:
             shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise ValueError(f"the score must return a tensor of z's shape {tuple(z.shape)}, got {shape}")
+        if score.is_complex():
+            raise TypeError(f"the score must be real, got {score.dtype}; return its real part if that is what is meant")
         if not torch.isfinite(score).all():
             row = int((~torch.isfinite(score)).any(-1).nonzero()[0])
             raise ValueError(f"the score is not finite at step {k} (sigma={sigma:g}), at z={z[row].tolist()}")
@@ -190,7 +192,8 @@ def make_stepper(
     """The stepper of ``model``: affine scores by their chain, all others by their score.
 
     Raises:
-        ValueError: a batched model, a callable without ``dim`` or from sigma = inf, what ``kernel.check`` refuses.
+        ValueError: a batched model, another ``dim`` than the model's, a callable without ``dim`` or from sigma = inf,
+            what ``kernel.check`` refuses.
         TypeError: a model of no known kind.
     """
     if not isinstance(model, Gaussian | AffineScore | GaussianMixture):
@@ -202,6 +205,8 @@ def make_stepper(
             raise ValueError("a callable score cannot be asked at sigma = inf; start flow matching at t_max < 1")
         kernels = _kernels(sampler, sigmas, eta)
         return CallableStepper(model, count("dim", dim), None, process, kernels, sigmas, dtype)
+    if dim is not None and count("dim", dim) != model.dim:
+        raise ValueError(f"dim is {dim}, but the model has {model.dim} dimensions; leave dim out")
     if model.batch_shape:
         raise ValueError(f"simulate takes one model at a time, got batch shape {model.batch_shape}")
     if not isinstance(model, GaussianMixture):

@@ -215,3 +215,15 @@ def test_bad_requests_are_refused_with_the_value_and_the_remedy(options, error, 
     options = dict(model=LINE, process=gb.VE(2.0), reward=PULL, n=10, steps=3) | options
     with pytest.raises(error, match=message):
         gb.estimate_gap(**options)
+
+
+@pytest.mark.parametrize("value", ["high", 1j * torch.ones(8)])
+def test_a_reward_that_returns_no_real_numbers_is_refused(value):
+    with pytest.raises(TypeError, match="a reward must return"):
+        gb.estimate_gap(gb.Gaussian(0.0, 1.0), gb.VE(3.0), lambda x: value, n=8, steps=2)
+
+
+def test_the_intervals_quantile_is_students():
+    found = gb.estimate_gap(gb.Gaussian(0.0, 1.0), gb.VE(3.0), gb.Linear(1.0), n=5, steps=3, level=0.9)
+    half = (found.interval[1] - found.interval[0]) / 2
+    assert half / found.standard_error == pytest.approx(student_t.ppf(0.95, 4), rel=1e-10)

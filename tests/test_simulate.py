@@ -331,3 +331,42 @@ def test_a_gpu_gives_the_same_paths_on_the_same_noise():
     torch.testing.assert_close(gb.simulate(device="cuda", **options).samples.cpu(), gb.simulate(**options).samples)
     chunked = [gb.simulate(PLANE, gb.VP(1.5), n=40_000, device="cuda", chunk=chunk).samples for chunk in (1, 40_000)]
     torch.testing.assert_close(*chunked, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"dim": 7}, ValueError, "dim is 7, but the model has 1 dimensions; leave dim out"),
+        ({"trajectory": "no"}, TypeError, "trajectory must be True or False, got 'no'"),
+        ({"log_prob": 1}, TypeError, "log_prob must be True or False, got 1"),
+        ({"device": "tpu9"}, ValueError, r"torch cannot use 'tpu9' here \(.*\); try 'cpu'"),
+        ({"device": "meta"}, ValueError, "torch cannot use 'meta' here"),
+        ({"device": None}, TypeError, "device must be the name of a torch device, got None"),
+        ({"sampler": None}, TypeError, "sampler must be one of the names"),
+        ({"seed": True}, TypeError, "seed must be a whole number, got True"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"n": 10**13}, ValueError, r"n=10000000000000 paths in 1 dimensions would keep .* GiB, and there are"),
+        ({"n": 10**8, "trajectory": True, "steps": 10**5}, ValueError, "leave out trajectory and log_prob"),
+    ],
+)
+def test_wrong_requests_are_refused_before_any_work(arguments, error, message):
+    with pytest.raises(error, match=message):
+        gb.simulate(gb.Gaussian(0.0, 1.0), gb.VE(3.0), **{"n": 4, "steps": 2} | arguments)
+
+
+def test_a_score_may_overwrite_what_it_is_given():
+    target, process = gb.Gaussian(0.3, 0.7), gb.VE(3.0)
+
+    def overwriting(z, sigma):
+        score = target.score(z, sigma)
+        z.fill_(1e3)
+        return score
+
+    expected = gb.simulate(target.score, process, n=64, steps=5, dim=1, sampler="stochastic-heun", trajectory=True)
+    found = gb.simulate(overwriting, process, n=64, steps=5, dim=1, sampler="stochastic-heun", trajectory=True)
+    assert found.trajectory.equal(expected.trajectory)
+
+
+def test_a_complex_score_is_refused():
+    with pytest.raises(TypeError, match=r"the score must be real, got torch.complex64; return its real part"):
+        gb.simulate(lambda z, sigma: -z * (1 + 1j), gb.VE(3.0), n=4, steps=2, dim=1)

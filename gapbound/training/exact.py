@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapbound._validate import choice, count, number, positive
+from gapbound._validate import choice, count, flag, number, positive
 from gapbound.training.history import Samplers, Trained, exact_record, gathered, initial_policy
 from gapbound.training.path import Path, expected_reward, path, path_kl
 from gapbound.training.policy import AffinePolicy, Consistent
@@ -78,8 +78,7 @@ def train(
     """
     count("iterations", iterations), count("every", every), choice("kl", kl, KL_FORMS)
     rate, floor = number("rate", rate, positive), number("floor", floor, positive)
-    if not isinstance(decay, bool):
-        raise TypeError(f"decay must be True or False, got {decay!r}")
+    flag("decay", decay)
     checked_task(task).gaussian(), task.quadratic_form()
     model, samplers = initial_policy(task, policy, affine=True), Samplers.of(task)
     ended = torch.full(task.batch_shape, -1)
