@@ -30,6 +30,7 @@ from gapbound.law import terminal_law
 from gapbound.mixture import GaussianMixture
 from gapbound.optimum import rl_optimum
 from gapbound.optimum_line import line_optimum
+from gapbound.pipeline_law import pipeline_law
 from gapbound.process import VE, VP, FlowMatching, Process
 from gapbound.rate import Rate, rate
 from gapbound.regulator import rl_optimum_discrete
@@ -68,6 +69,7 @@ __all__ = [
     "grid",
     "guided",
     "line_optimum",
+    "pipeline_law",
     "rate",
     "reward_gap",
     "rl_optimum",

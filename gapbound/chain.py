@@ -96,16 +96,25 @@ def discrete_law(
         cov = cov[..., None] * np.eye(diagonal.dim)
     with np.errstate(over="ignore", invalid="ignore"):
         for affine in affine_steps(diagonal, sampler, sigmas, eta):
-            mean = apply(affine.A, mean, diagonal.is_diagonal) + affine.b
-            if diagonal.is_diagonal:
-                cov = affine.A**2 * cov + affine.S**2
-            else:
-                cov = affine.A @ cov @ transposed(affine.A) + affine.S @ transposed(affine.S)
+            mean, cov = apply_step(affine, mean, cov, diagonal.is_diagonal)
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise ValueError(f"{sampler} diverges in {len(sigmas) - 1} steps of this grid; use more steps or 'gddim'")
+    return rotated_law(mean, cov, basis, diagonal.is_diagonal)
+
+
+def apply_step(step: AffineStep, mean: Array, cov: Array, diagonal: bool) -> tuple[Array, Array]:
+    """Mean and covariance after a step; the covariance is per coordinate where all is ``diagonal``."""
+    mean = apply(step.A, mean, diagonal) + step.b
+    if diagonal:
+        return mean, step.A**2 * cov + step.S**2
+    return mean, step.A @ cov @ transposed(step.A) + step.S @ transposed(step.S)
+
+
+def rotated_law(mean: Array, cov: Array, basis: Array | None, diagonal: bool) -> Gaussian:
+    """The Gaussian whose mean and covariance are known in the coordinates of ``basis``."""
     if basis is not None:
         mean, cov = rotate(basis, mean), (basis * cov[..., None, :]) @ transposed(basis)
-    return trusted(mean, cov, event=1 if diagonal.is_diagonal and basis is None else 2)
+    return trusted(mean, cov, event=1 if diagonal and basis is None else 2)
 
 
 def initial_std(process: Process) -> Array:

@@ -11,7 +11,8 @@ from gapbound.process import VP, Process, checked_process
 from gapbound.schedule import SPACINGS, DiscreteRate
 
 #: "time", "sigma": uniform in t, in sigma. "log-sigma": geometric. "karras": uniform in sigma^(1/rho). "leading",
-#: "trailing", "linspace": diffusers' timestep spacings on a discrete schedule.
+#: "trailing", "linspace": diffusers' timestep spacings on a discrete schedule, each step ending where the next begins;
+#: DDIMScheduler's own loop does not always do that, and ``pipeline_law`` follows it.
 KINDS = ("time", "sigma", "log-sigma", "karras", *SPACINGS)
 
 
@@ -35,12 +36,14 @@ def grid(
 
     Raises:
         ValueError: an unknown kind, a grid that the process does not admit (sigma_T = inf needs "time"; the spacings
-            need a discrete schedule started where they start), sigma_min not below sigma_T, t_min not below T, rho not
-            positive, levels that overflow or coincide.
+            need a discrete schedule started where they start, and no t_min), sigma_min not below sigma_T, t_min not
+            below T, rho not positive, levels that overflow or coincide.
         TypeError: t_min is not one number.
     """
     steps = count("steps", steps)
     if choice("grid", kind, KINDS) in SPACINGS:
+        if not (np.ndim(t_min) == 0 and t_min == 0):
+            raise ValueError(f"grid {kind!r} ends where its scheduler ends, got t_min={t_min!r}; leave t_min out")
         return _spaced(process, steps, kind)
     with np.errstate(over="ignore", invalid="ignore"):
         levels = _spread(process, steps, kind, t_min, sigma_min, rho)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, choice, count, finite, within
+from gapbound._validate import Array, choice, count, finite, flag, within
 
 
 class Schedule(ABC):
@@ -120,11 +120,41 @@ class DiscreteRate(Schedule):
         Its timesteps for "leading", "trailing" and "linspace", each plus 1 (see the class), then t = 0 or t = 1. One
         fewer where its last step would stand still (steps_offset 0 without set_alpha_to_one). Each of its steps spans
         K // steps training steps; for "linspace", and for "trailing" where ``steps`` does not divide K, that misses its
-        own next timestep by a rounding. These times do not: each step here ends where the next begins.
+        own next timestep. These times do not: each step here ends where the next begins, as in the schedulers of
+        ``empirical``. ``ddim_loop`` follows DDIMScheduler itself.
 
         Raises:
             ValueError: more steps than the schedule has, an unknown spacing, no step left.
         """
+        K, times = self.alphas_cumprod.size, self._starts(steps, spacing)
+        times = times[times >= 1]  # rounding of "trailing" may add one at t = 0, clean data
+        # past the schedule's first entry set_alpha_to_one decides; an offset can keep the last step from going there
+        last = max(times[-1] - K // steps, 0.0 if self.set_alpha_to_one else 1.0)
+        times = np.append(times[times > last], last)
+        if times.size < 2:
+            raise ValueError(f"{spacing!r} with {steps} step(s) starts at its end, t={last:g}; use more steps")
+        return times
+
+    def ddim_loop(self, steps: int, spacing: str) -> tuple[Array, Array]:
+        """Where each step of diffusers' DDIMScheduler starts and where it ends, two arrays of falling times.
+
+        A step that starts at t ends at t - K // steps, or past the schedule's first entry at t = 0 or t = 1; the next
+        one need not start there.
+
+        Raises:
+            ValueError: what ``times`` refuses, or a loop that visits diffusers' timestep -1, the noisiest by mistake.
+        """
+        K, starts = self.alphas_cumprod.size, self._starts(steps, spacing)
+        if starts.size != steps or starts[-1] < 1:
+            raise ValueError(
+                f"{spacing!r} with {steps} steps visits timestep {starts[-1] - 1:g} in DDIMScheduler, which reads its "
+                "noisiest level there; use a number of steps that divides the schedule's, or 'leading'"
+            )
+        ends = starts - K // steps
+        return starts, np.where(ends < 1, 0.0 if self.set_alpha_to_one else 1.0, ends)
+
+    def _starts(self, steps: int, spacing: str) -> Array:
+        """The times of diffusers' timesteps, each plus 1."""
         K = self.alphas_cumprod.size
         if count("steps", steps) > K:
             raise ValueError(f"steps must be at most the schedule's {K} training steps, got {steps}")
@@ -133,21 +163,14 @@ class DiscreteRate(Schedule):
             timesteps = np.arange(steps, dtype=float)[::-1] * (K // steps) + self.steps_offset
         elif spacing == "trailing":
             timesteps = np.round(np.arange(K, 0, -K / steps)) - 1
-            timesteps = timesteps[timesteps >= 0]  # rounding may add one at t = 0, clean data
         else:
             timesteps = np.round(np.linspace(0, K - 1, steps))[::-1]
-        times = timesteps + 1
-        if times[0] > K:
+        if timesteps[0] + 1 > K:
             raise ValueError(
-                f"{spacing!r} with {steps} steps and steps_offset={self.steps_offset} starts at t={times[0]:g}, past "
-                f"the schedule's end {K}; use fewer steps"
+                f"{spacing!r} with {steps} steps and steps_offset={self.steps_offset} starts at t={timesteps[0] + 1:g},"
+                f" past the schedule's end {K}; use fewer steps"
             )
-        # past the schedule's first entry set_alpha_to_one decides; an offset can keep the last step from going there
-        last = max(times[-1] - K // steps, 0.0 if self.set_alpha_to_one else 1.0)
-        times = np.append(times[times > last], last)
-        if times.size < 2:
-            raise ValueError(f"{spacing!r} with {steps} step(s) starts at its end, t={last:g}; use more steps")
-        return times
+        return timesteps + 1
 
 
 SPACINGS = ("leading", "trailing", "linspace")
@@ -178,7 +201,7 @@ def from_diffusers(config: Mapping[str, Any]) -> DiscreteRate:
 
     Raises:
         ValueError: an unknown beta_schedule, or rescaled zero-SNR betas, whose sigma_T is infinite.
-        TypeError: ``config`` is not a mapping.
+        TypeError: ``config`` is not a mapping, or a flag in it not True or False.
     """
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping such as scheduler.config, got {type(config).__name__}")
@@ -202,5 +225,5 @@ def from_diffusers(config: Mapping[str, Any]) -> DiscreteRate:
     return DiscreteRate(
         np.cumprod(1 - betas),
         count("steps_offset", config.get("steps_offset", 0), 0),
-        bool(config.get("set_alpha_to_one", True)),
+        flag("set_alpha_to_one", config.get("set_alpha_to_one", True)),
     )
