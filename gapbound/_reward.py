@@ -8,19 +8,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gapbound._validate import Array, finite
+from gapbound._door import door
+from gapbound._validate import Array, count, finite
 from gapbound.gaussian import Gaussian
 from gapbound.mixture import GaussianMixture
 
 
 class Reward(ABC):
-    r"""A function r of the sample, from (\*shape, d) to (\*shape,)."""
+    r"""A function r of the sample, from (\*shape, d) to (\*shape,).
+
+    Arrays of any real dtype are rewarded in float64. Tensors keep their device; float32 and float64 keep their dtype,
+    float16 and bfloat16 are rewarded in float32, integers (images of uint8) in float64.
+    """
 
     _vectors: ClassVar[tuple[str, ...]] = ()  # the fields that are a number or an array (d,)
 
     @abstractmethod
     def __call__(self, x: Any) -> Any:
-        """r(x) for an array or a tensor of shape (..., d): shape (...), dtype and device of a tensor kept."""
+        """r(x) for an array or a tensor of shape (..., d): shape (...); the class says which dtype."""
 
     @property
     @abstractmethod
@@ -42,6 +47,7 @@ class Reward(ABC):
         sizes = [value.shape[-1] for value in self._arrays().values()]
         return sizes[0] if sizes else None
 
+    @door(infinite=True, dim=count)
     def in_dim(self, dim: int) -> Reward:
         """The same reward with every number written out as a vector of ``dim`` entries.
 
@@ -51,6 +57,7 @@ class Reward(ABC):
         vectors = {name: self._vector(name, dim) for name in self._vectors}
         return replace(self, **vectors) if vectors else self  # type: ignore[type-var]
 
+    @door()
     def expectation(self, law: Gaussian | GaussianMixture) -> Any:
         r"""E r under a Gaussian or a mixture: an array of its batch shape (an ``Estimate`` for a callable).
 

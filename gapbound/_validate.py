@@ -1,10 +1,12 @@
-"""Checks at the public door: wrong input raises here, with the value met and the remedy.
+"""Checks of what comes in, the same for every door: wrong input raises here, with the value met and the remedy.
 
-``TypeError`` for a value of the wrong kind, ``ValueError`` for a value out of range. Nothing is clamped.
+``TypeError`` for a value of the wrong kind, ``ValueError`` for a value out of range. Nothing is clamped. What a door
+does around its function, ``gapbound._door`` says.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
@@ -14,16 +16,36 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+LARGEST_ANSWER = 2**30  # bytes
+
+_brief = reprlib.Repr()
+_brief.maxother = _brief.maxstring = 160
+_brief.maxlong = 40
+
+
+def shown(value: Any) -> str:
+    """``repr(value)``, cut to a length that a message can hold."""
+    return _brief.repr(value)
+
 
 def real(name: str, value: Any) -> Array:
-    """``value`` as a float64 array; ``TypeError`` unless it is a real number or an array of them."""
+    """``value`` as a float64 array; ``TypeError`` unless it is a real number or an array of them.
+
+    Masked arrays are refused, because their mask would be lost, and so are bools, also inside lists.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; use .compressed() or .filled()")
     try:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return np.array(float(value))
         array = np.asarray(value)
-        if array.dtype.kind not in "iuf":
+        if array.dtype.kind not in "iuf" or (isinstance(value, list | tuple) and _holds_bool(value)):
             raise TypeError
         return array.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got {shown(value)}, which no float holds") from None
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} must be a real number or an array of them, got {value!r}") from None
+        raise TypeError(f"{name} must be a real number or an array of them, got {shown(value)}") from None
 
 
 def finite(name: str, value: Any) -> Array:
@@ -75,7 +97,7 @@ def seed(value: Any, name: str = "seed") -> int:
 def flag(name: str, value: Any) -> bool:
     """True or False, and nothing that only behaves like it."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
@@ -90,19 +112,25 @@ def confidence(level: Any) -> float:
 def count(name: str, value: Any, at_least: int = 1) -> int:
     """A whole number of at least ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     if value < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, got {value}")
+        raise ValueError(f"{name} must be at least {at_least}, got {shown(value)}")
     return int(value)
+
+
+def fits(what: str, entries: int, remedy: str) -> None:
+    """``ValueError`` where ``entries`` float64 numbers take more than a gigabyte."""
+    if 8 * entries > LARGEST_ANSWER:
+        raise ValueError(f"{what} would take {8 * entries / 2**30:.3g} GiB, and 1 GiB is the most allowed; {remedy}")
 
 
 def choice(name: str, value: Any, known: Iterable[str]) -> str:
     """One of the ``known`` names."""
     names = list(known)
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of the names {names}, got {value!r}")
+        raise TypeError(f"{name} must be one of the names {names}, got {shown(value)}")
     if value not in names:
-        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(names)}")
+        raise ValueError(f"unknown {name} {shown(value)}; known: {', '.join(names)}")
     return value
 
 
@@ -112,6 +140,13 @@ def broadcastable(what: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise ValueError(f"{what} do not broadcast: shapes {' and '.join(map(str, shapes))}") from None
+
+
+def _holds_bool(values: Any) -> bool:
+    """Whether a nested list holds a bool, which NumPy would turn into 0 or 1."""
+    if isinstance(values, list | tuple):
+        return any(_holds_bool(value) for value in values)
+    return isinstance(values, bool | np.bool_) or (isinstance(values, np.ndarray) and values.dtype.kind == "b")
 
 
 def _first(array: Array, at_fault: NDArray[np.bool_]) -> str:

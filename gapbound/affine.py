@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._arrays import like, points
-from gapbound._validate import Array, broadcastable, finite
+from gapbound._arrays import finite_points, like, points
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, finite, non_negative
 from gapbound.eta import Windows, log_variance_ratio, segments
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 
@@ -67,6 +68,7 @@ class AffineScore(ABC):
     def offset(self, sigma: Any) -> Array:
         r"""o(sigma), shape (\*batch, d)."""
 
+    @door(sigma=non_negative)
     def kept(self, sigma: Any) -> Array:
         r"""I - sigma^2 G(sigma), shaped like the gain: what the denoiser z + sigma^2 score keeps of z."""
         tau = np.asarray(sigma, dtype=float)[..., None] ** 2
@@ -74,6 +76,7 @@ class AffineScore(ABC):
             return 1 - tau * self.gain(sigma)
         return np.eye(self.dim) - tau[..., None] * self.gain(sigma)
 
+    @door(z=finite_points, sigma=non_negative)
     def score(self, z: Any, sigma: Any = 0.0) -> Any:
         """``o - G z`` for an array or a tensor ``z`` of last axis d."""
         z = points("z", z, self.dim)
@@ -114,16 +117,19 @@ class Guided(AffineScore):
         return self.unconditional.is_diagonal and self.conditional.is_diagonal
 
     @property
+    @door()
     def variance_range(self) -> tuple[float, float]:
         """Extreme eigenvalues of the two covariances."""
         eigenvalues = [law.spectrum[0] for law in self.laws]
         return min(float(e.min()) for e in eigenvalues), max(float(e.max()) for e in eigenvalues)
 
     @property
+    @door()
     def pure_noise_mean(self) -> Array:
         """The extrapolated mean."""
         return _extrapolate(self.unconditional.mean, self.conditional.mean, self.scale[..., None])
 
+    @door(sigma=non_negative)
     def gain(self, sigma: Any) -> Array:
         """(1 - w) G_unconditional + w G_conditional."""
         if self.is_diagonal:
@@ -132,6 +138,7 @@ class Guided(AffineScore):
         unconditional, conditional = (np.linalg.inv(law.matrix + noise) for law in self.laws)
         return _extrapolate(unconditional, conditional, self.scale[..., None, None])
 
+    @door(sigma=non_negative)
     def kept(self, sigma: Any) -> Array:
         """(1 - w) cov G + w cov G of the two laws: nothing is subtracted from 1."""
         if self.is_diagonal:
@@ -141,6 +148,7 @@ class Guided(AffineScore):
         unconditional, conditional = (law.matrix @ np.linalg.inv(law.matrix + noise) for law in self.laws)
         return _extrapolate(unconditional, conditional, self.scale[..., None, None])
 
+    @door(sigma=non_negative)
     def offset(self, sigma: Any) -> Array:
         """(1 - w) o_unconditional + w o_conditional."""
         return _extrapolate(self.unconditional.offset(sigma), self.conditional.offset(sigma), self.scale[..., None])
@@ -150,6 +158,7 @@ class Guided(AffineScore):
         return self._diagonalised
 
     @cached_property
+    @door()
     def _diagonalised(self) -> tuple[AffineScore, Array | None]:
         if self.is_diagonal or self.batch_shape:
             return self, None
@@ -170,6 +179,7 @@ def _extrapolate(unconditional: Array, conditional: Array, scale: Array) -> Arra
     return unconditional + scale * (conditional - unconditional)
 
 
+@door()
 def guided(unconditional: Gaussian, conditional: Gaussian, scale: Any) -> Guided:
     r"""The affine score of classifier-free guidance, accepted wherever a target is.
 

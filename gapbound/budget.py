@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._reward import Reward
-from gapbound._validate import Array, broadcastable
+from gapbound._validate import Array, broadcastable, shown
 from gapbound.affine import AffineScore, Guided
 from gapbound.chain import discrete_law, levels
 from gapbound.eta import Eta, Windows, checked
@@ -56,6 +57,7 @@ class GapBudget:
     runs: tuple[str, str]
 
     @property
+    @door()
     def total(self) -> Array:
         """The gap end to end, ``ode - sde``; the terms add up to it, to rounding."""
         return self.ode - self.sde
@@ -66,6 +68,7 @@ class GapBudget:
         return {name: getattr(self, name) for name in TERMS}
 
     @property
+    @door()
     def continuous(self) -> Array:
         """The gap without the integrators' errors: gap^inf of the model."""
         return self.fine_tuning + self.guidance + self.initial_mismatch
@@ -79,6 +82,7 @@ class GapBudget:
         return "\n".join(lines)
 
 
+@door()
 def gap_budget(
     model: Model,
     process: Process,
@@ -199,7 +203,9 @@ def _last_time(process: Process, steps: int | None, spacing: str) -> float:
 
 def _check(model: Model, reference: Model, unguided: Model, reward: Reward, sde_sampler: str) -> None:
     if not isinstance(reward, Reward) or isinstance(reward, CallableReward):
-        raise TypeError(f"gap_budget needs a gapbound reward, with exact expectations, got {reward!r}; see gb.Reward")
+        raise TypeError(
+            f"gap_budget needs a gapbound reward, with exact expectations, got {shown(reward)}; see gb.Reward"
+        )
     for name, one in (("model", model), ("reference", reference), ("unguided", unguided)):
         if not isinstance(one, Model):
             raise TypeError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, real
 from gapbound.affine import AffineScore
 from gapbound.eta import Eta, Windows, checked
@@ -58,6 +59,7 @@ def levels(process: Process, steps: int | None, sigmas: Any, kind: str, t_min: f
     return values
 
 
+@door()
 def discrete_law(
     model: Gaussian | AffineScore,
     process: Process,

@@ -8,20 +8,26 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from gapbound._validate import Array, choice, confidence
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, choice, confidence, count, finite, real, shown
 
 METHODS = ("quadrature", "monte carlo")
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """``value`` with its ``error``, two numbers or two arrays of one shape.
+    """``value`` with its ``error``, two numbers, or arrays of one shape.
 
     Args:
         value: the estimate.
-        error: one standard error for "monte carlo", the last correction for "quadrature"; 0 or more.
+        error: one standard error for "monte carlo", the last correction for "quadrature"; 0 or more, inf where nothing
+            is known.
         method: "quadrature" or "monte carlo".
         n: number of draws or of nodes per value, where known.
+
+    Raises:
+        ValueError: the value is not finite, the error is negative or NaN, the shapes differ, the method is unknown.
+        TypeError: something that is not a number.
     """
 
     value: Any
@@ -29,10 +35,22 @@ class Estimate:
     method: str
     n: int | None = None
 
+    @door(infinite=True)
     def __post_init__(self) -> None:
-        """Validate the method's name."""
+        """Validate the fields."""
         choice("method", self.method, METHODS)
+        value, error = finite("value", self.value), real("error", self.error)
+        if not (error >= 0).all():
+            raise ValueError(f"error must be 0 or more, got {shown(self.error)}")
+        if broadcastable("value and error", value.shape, error.shape) != value.shape:
+            raise ValueError(f"error must fit the value's shape {value.shape}, got {error.shape}")
+        for name, array in (("value", value), ("error", error)):
+            if array.ndim:
+                object.__setattr__(self, name, array)
+        if self.n is not None:
+            count("n", self.n)
 
+    @door(infinite=True)
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """``(low, high)``: a normal confidence interval for Monte Carlo, value -+ error for quadrature at any level.
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, non_negative, real, within
+from gapbound._door import door
+from gapbound._validate import Array, non_negative, real, shown, within
 
 
 @dataclass(frozen=True, init=False)
@@ -38,10 +39,11 @@ class Windows:
 
     windows: tuple[tuple[float, float, float], ...]
 
+    @door()
     def __init__(self, windows: Iterable[Sequence[float]]) -> None:
         """See the class."""
         if not isinstance(windows, Iterable):
-            raise TypeError(f"windows must be a list of triples (sigma_low, sigma_high, eta), got {windows!r}")
+            raise TypeError(f"windows must be a list of triples (sigma_low, sigma_high, eta), got {shown(windows)}")
         ordered = sorted(_window(w) for w in windows)
         for (low, high, _), (next_low, next_high, _) in itertools.pairwise(ordered):
             if next_low < high:
@@ -51,6 +53,7 @@ class Windows:
                 )
         object.__setattr__(self, "windows", tuple(ordered))
 
+    @door()
     def __call__(self, sigma: Any) -> Array:
         """Eta at noise level ``sigma``; at a shared edge, the window above it."""
         sigma = real("sigma", sigma)
@@ -71,7 +74,7 @@ def _window(window: Any) -> tuple[float, float, float]:
     try:
         low, high, eta = (float(real("a window's entries", entry)) for entry in window)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"a window is a triple (sigma_low, sigma_high, eta) of numbers, got {window!r}") from error
+        raise TypeError(f"a window is a triple (sigma_low, sigma_high, eta) of numbers, got {shown(window)}") from error
     if not 0 <= low < high:
         raise ValueError(f"a window needs 0 <= sigma_low < sigma_high, got sigma_low={low:g}, sigma_high={high:g}")
     if not 0 <= eta <= LARGEST:

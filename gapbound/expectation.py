@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._reward import Reward
-from gapbound._validate import Array, count
+from gapbound._validate import Array, count, real, shown
+from gapbound._validate import seed as checked_seed
 from gapbound.estimate_value import Estimate
 from gapbound.gaussian import Gaussian, rotate
 from gapbound.mixture import GaussianMixture
@@ -38,7 +40,8 @@ class CallableReward(Reward):
         seed: of the Monte Carlo draws.
 
     Raises:
-        TypeError: ``function`` cannot be called.
+        TypeError: ``function`` cannot be called, or a parameter is no number.
+        ValueError: fewer than 4 draws, a negative seed, a Lipschitz constant or a range that cannot be.
     """
 
     function: Callable[[Any], Any]
@@ -47,16 +50,24 @@ class CallableReward(Reward):
     n: int = 2**18
     seed: int = 0
 
+    @door(infinite=True)
     def __post_init__(self) -> None:
         """Validate the parameters."""
         if not callable(self.function):
-            raise TypeError(f"function must be callable, got {self.function!r}")
+            raise TypeError(f"function must be callable, got {shown(self.function)}")
         count("n", self.n, at_least=4)
+        checked_seed(self.seed)
+        lipschitz, ends = real("lipschitz", self.lipschitz), real("range", self.range)
+        if lipschitz.ndim or not lipschitz >= 0:
+            raise ValueError(f"lipschitz must be one number of at least 0 or inf, got {shown(self.lipschitz)}")
+        if ends.shape != (2,) or not ends[0] <= ends[1]:
+            raise ValueError(f"range must be the two numbers (infimum, supremum), got {shown(self.range)}")
 
     def __call__(self, x: Any) -> Any:
         """The function at ``x``, untouched."""
         return self.function(x)
 
+    @door()
     def expectation(self, law: Gaussian | GaussianMixture) -> Estimate:
         """E r with its error.
 

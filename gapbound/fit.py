@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from gapbound._door import door
 from gapbound._validate import Array, choice, confidence, finite, positive
 
 SCALES = ("log-log", "log-linear")
@@ -42,6 +43,7 @@ class RateFit:
     x_range: tuple[float, float]
 
 
+@door()
 def fit_rate(
     x: Any, gap: Any, standard_error: Any, scale: str = "log-log", level: float = 0.95, min_z: float = 3.0
 ) -> RateFit:

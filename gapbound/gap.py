@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array
 from gapbound.affine import AffineScore
 from gapbound.estimate_value import Estimate
@@ -27,6 +28,7 @@ from gapbound.reward import Linear, Quadratic, Reward, as_reward
 from gapbound.simulated import simulated_gap
 
 
+@door()
 def reward_gap(
     target: Gaussian | AffineScore | GaussianMixture,
     process: Process,
@@ -78,6 +80,7 @@ def reward_gap(
     return ref - own
 
 
+@door()
 def sampler_error(target: Gaussian, process: Process, reward: Reward | Callable[[Any], Any], eta: Eta = 1.0) -> Any:
     r"""E r under the sampler with ``eta`` minus E r under ``target``: the error that a sampler makes on its own.
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._arrays import like, points
-from gapbound._validate import Array, broadcastable, count, finite, non_negative
+from gapbound._arrays import finite_points, like, points
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, count, finite, fits, non_negative
+from gapbound._validate import seed as checked_seed
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -45,6 +47,7 @@ class Gaussian:
     mean: Array
     cov: Array
 
+    @door()
     def __init__(self, mean: Any, cov: Any) -> None:
         """See the class."""
         mean, cov = finite("mean", mean), finite("cov", cov)
@@ -89,6 +92,7 @@ class Gaussian:
         return self.cov[..., None] * np.eye(self.dim) if self.is_diagonal else self.cov
 
     @cached_property
+    @door()
     def spectrum(self) -> tuple[Array, Array | None]:
         r"""``(eigenvalues, basis)``: shapes (\*batch, d) and (\*batch, d, d), cov = basis diag(eigenvalues) basis'.
 
@@ -107,19 +111,27 @@ class Gaussian:
             )
         return eigenvalues, basis
 
+    @door(sigma=non_negative)
     def noised(self, sigma: Any) -> Gaussian:
         """The law of z = x + sigma eps: N(mean, cov + sigma^2 I). ``sigma`` broadcasts with the batch axes."""
-        tau = non_negative("sigma", sigma)[..., None] ** 2
+        tau = np.asarray(sigma, dtype=float)[..., None] ** 2
         if self.is_diagonal:
             return trusted(self.mean, self.cov + tau, event=1)
         return trusted(self.mean, self.cov + tau[..., None] * np.eye(self.dim), event=2)
 
+    @door(n=count)
     def sample(self, n: int, seed: int = 0) -> Array:
-        r"""``n`` independent draws, shape (n, \*batch, d), the same for the same ``seed``."""
-        xi = np.random.default_rng(seed).standard_normal((count("n", n), *self.mean.shape))
+        r"""``n`` independent draws, shape (n, \*batch, d), the same for the same ``seed``, an integer of at least 0.
+
+        Raises:
+            ValueError: they would take more than a gigabyte.
+        """
+        fits(f"{n} draws", n * self.mean.size, "draw them in parts, each with its own seed")
+        xi = np.random.default_rng(checked_seed(seed)).standard_normal((n, *self.mean.shape))
         eigenvalues, basis = self.spectrum
         return self.mean + rotate(basis, np.sqrt(eigenvalues) * xi)
 
+    @door(x=finite_points)
     def log_prob(self, x: Any) -> Any:
         """Log-density at ``x`` (array or tensor, last axis d), summed over the d dimensions; natural logarithm."""
         x = points("x", x, self.dim)
@@ -129,6 +141,7 @@ class Gaussian:
         normaliser = np.log(eigenvalues).sum(-1) + self.dim * math.log(2 * math.pi)
         return -((white**2).sum(-1) + like(x, normaliser)) / 2
 
+    @door(z=finite_points, sigma=non_negative)
     def score(self, z: Any, sigma: Any = 0.0) -> Any:
         """``grad log q_tau(z) = -(cov + sigma^2 I)^-1 (z - mean)``, for an array or a tensor ``z`` of last axis d."""
         z = points("z", z, self.dim)
@@ -137,17 +150,20 @@ class Gaussian:
         Q = None if basis is None else like(z, basis)
         return rotate(Q, rotate(transposed(Q), like(z, self.mean) - z) / (like(z, eigenvalues) + tau))
 
+    @door(sigma=non_negative)
     def gain(self, sigma: Any) -> Array:
         r"""The matrix G of the affine score o - G z: (cov + sigma^2 I)^-1, shape (\*batch, d) or (\*batch, d, d)."""
         eigenvalues, basis = self.spectrum
         inverse = 1 / (eigenvalues + np.asarray(sigma, dtype=float)[..., None] ** 2)
         return inverse if basis is None else (basis * inverse[..., None, :]) @ transposed(basis)
 
+    @door(sigma=non_negative)
     def kept(self, sigma: Any) -> Array:
         r"""I - sigma^2 G = cov G, what the denoiser z + sigma^2 score keeps of z; shaped like the gain."""
         gain = self.gain(sigma)
         return self.cov * gain if self.is_diagonal else self.cov @ gain
 
+    @door(sigma=non_negative)
     def offset(self, sigma: Any) -> Array:
         r"""The vector o of the affine score o - G z: (cov + sigma^2 I)^-1 mean, shape (\*batch, d)."""
         gain = self.gain(sigma)
@@ -158,6 +174,7 @@ class Gaussian:
         r"""E[x_0] seen from sigma = inf, where the denoiser knows nothing: the mean. Shape (\*batch, d)."""
         return self.mean
 
+    @door()
     def w2(self, other: Gaussian) -> Array:
         r"""Wasserstein-2 (Bures) distance to ``other``.
 
@@ -174,11 +191,13 @@ class Gaussian:
         spread = self.variances.sum(-1) + other.variances.sum(-1) - 2 * np.sqrt(np.maximum(cross, 0)).sum(-1)
         return np.sqrt(shift + np.maximum(spread, 0))  # rounding can push a zero distance below 0
 
+    @door()
     def kl(self, other: Gaussian) -> Array:
         """Kullback-Leibler divergence KL(self || other), in nats."""
         excess, shift = _relative(self, other)
         return (excess - np.log1p(excess) + shift**2).sum(-1) / 2
 
+    @door()
     def chi2(self, other: Gaussian) -> Array:
         """chi^2(self || other) = int self^2 / other - 1.
 

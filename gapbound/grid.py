@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, choice, count, positive
 from gapbound.process import VP, Process, checked_process
 from gapbound.schedule import SPACINGS, DiscreteRate
@@ -16,6 +17,7 @@ from gapbound.schedule import SPACINGS, DiscreteRate
 KINDS = ("time", "sigma", "log-sigma", "karras", *SPACINGS)
 
 
+@door(infinite=True)
 def grid(
     process: Process,
     steps: int,

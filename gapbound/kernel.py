@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, choice
 from gapbound.eta import Windows, mean_square, squared_integral
 
@@ -260,6 +261,7 @@ def _order_in_words(order: float) -> str:
     return "exact" if np.isinf(order) else f"order {order:g}" if order else "wrong limit"
 
 
+@door()
 def step(sampler: str, sigma: Any, sigma_next: Any, eta: Array | Windows, variance: Array | None = None) -> Step:
     """Coefficients of one step of the named sampler; ``variance`` is a Gaussian target's, and "exact" alone uses it.
 

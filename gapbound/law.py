@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, broadcastable
 from gapbound.affine import AffineScore, moments
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, segments
@@ -22,6 +23,7 @@ from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 from gapbound.process import Process, checked_process
 
 
+@door()
 def terminal_law(target: Gaussian | AffineScore, process: Process, eta: Eta, t_min: float = 0.0) -> Gaussian:
     r"""Exact law of z = x / s(t_min) when the eta-sampler on the model of ``target`` stops at ``t_min``.
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapbound._arrays import like, namespace, points
-from gapbound._validate import Array, broadcastable, count, finite, non_negative, positive
+from gapbound._arrays import finite_points, like, namespace, points
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, count, finite, fits, non_negative, positive
+from gapbound._validate import seed as checked_seed
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 
 CANCELLATION = 1e-3  # what rounding may cost a log-posterior before the fast score gives way to the direct one
@@ -48,6 +50,7 @@ class GaussianMixture:
     weights: Array
     components: Gaussian
 
+    @door()
     def __init__(self, weights: Any, means: Any, covs: Any) -> None:
         """See the class."""
         weights, means, covs = positive("weights", weights), finite("means", means), finite("covs", covs)
@@ -76,11 +79,13 @@ class GaussianMixture:
         return self.weights.shape[:-1]
 
     @property
+    @door()
     def mean(self) -> Array:
         r"""The mean, shape (\*batch, d)."""
         return (self.weights[..., None] * self.components.mean).sum(-2)
 
     @property
+    @door()
     def cov(self) -> Array:
         r"""The covariance, as ``Gaussian`` takes it: matrices (\*batch, d, d), in d = 1 variances (\*batch, 1)."""
         offset = self.components.mean - self.mean[..., None, :]
@@ -90,6 +95,7 @@ class GaussianMixture:
         spread = (weights[..., None] * self.components.matrix).sum(-3)
         return spread + transposed(weights * offset) @ offset
 
+    @door()
     def moments(self) -> Gaussian:
         """The Gaussian of the same mean and covariance."""
         return trusted(self.mean, self.cov, event=1 if self.dim == 1 else 2)
@@ -99,14 +105,21 @@ class GaussianMixture:
         r"""E[x_0] seen from sigma = inf, where the denoiser knows nothing: the mean. Shape (\*batch, d)."""
         return self.mean
 
+    @door(sigma=non_negative)
     def noised(self, sigma: Any) -> GaussianMixture:
         """The law of z = x + sigma eps: every component noised. ``sigma`` broadcasts with the batch axes."""
-        return mixed(self.weights, self.components.noised(non_negative("sigma", sigma)[..., None]))
+        return mixed(self.weights, self.components.noised(np.asarray(sigma, dtype=float)[..., None]))
 
+    @door(n=count)
     def sample(self, n: int, seed: int = 0) -> Array:
-        r"""``n`` independent draws, shape (n, \*batch, d), the same for the same ``seed``."""
-        rng = np.random.default_rng(seed)
-        shape = (count("n", n), *self.batch_shape)
+        r"""``n`` independent draws, shape (n, \*batch, d), the same for the same ``seed``, an integer of at least 0.
+
+        Raises:
+            ValueError: they would take more than a gigabyte.
+        """
+        shape = (n, *self.batch_shape)
+        fits(f"{n} draws", math.prod(shape) * self.dim, "draw them in parts, each with its own seed")
+        rng = np.random.default_rng(checked_seed(seed))
         cumulative = np.cumsum(self.weights, -1)[..., :-1]  # the last component takes what rounding leaves
         chosen = (rng.random(shape)[..., None] >= cumulative).sum(-1)
         xi = rng.standard_normal((*shape, self.dim))
@@ -118,6 +131,7 @@ class GaussianMixture:
             np.copyto(draws, draw, where=(chosen == k)[..., None])
         return draws
 
+    @door(x=finite_points)
     def log_prob(self, x: Any) -> Any:
         """Log-density at ``x`` (array or tensor, last axis d), summed over the d dimensions; natural logarithm."""
         x = points("x", x, self.dim)
@@ -126,6 +140,7 @@ class GaussianMixture:
         highest = xp.amax(joint, -1)
         return highest + xp.log(xp.exp(joint - highest[..., None]).sum(-1))
 
+    @door(z=finite_points, sigma=non_negative)
     def score(self, z: Any, sigma: Any = 0.0) -> Any:
         r"""``grad log q_tau(z)`` for an array or a tensor ``z`` of last axis d; ``sigma`` broadcasts with the batch.
 
@@ -168,7 +183,7 @@ class GaussianMixture:
         if constants is None:
             if len(known) >= MAX_KNOWN:
                 known.clear()  # another thread may do so at any time
-            constants = known[key] = _score_constants(self, float(non_negative("sigma", sigma)), dtype, device)
+            constants = known[key] = _score_constants(self, float(sigma), dtype, device)
         return constants
 
     @property
@@ -184,7 +199,7 @@ class GaussianMixture:
     def _joint(self, z: Any, sigma: Any) -> tuple[Any, Any]:
         r"""log(w_k N(z; m_k, S_k + tau)) and -(S_k + tau)^-1 (z - m_k): shapes (..., K) and (..., K, d)."""
         eigenvalues, basis = self.components.spectrum
-        variance = eigenvalues + non_negative("sigma", sigma)[..., None, None] ** 2
+        variance = eigenvalues + np.asarray(sigma, dtype=float)[..., None, None] ** 2
         constant = self._log_weights - (np.log(variance).sum(-1) + self.dim * math.log(2 * math.pi)) / 2
         Q = None if basis is None else like(z, basis)
         offset = rotate(transposed(Q), like(z, self.components.mean) - z[..., None, :])

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, within
+from gapbound._door import door
+from gapbound._validate import Array, shown, within
 from gapbound.cells import Panel, breaks_of, cell_edges, cell_means, panels_of
 from gapbound.estimate_value import Estimate
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, segments
@@ -41,6 +42,7 @@ ORDER = 4  # extrapolations in a row
 LARGEST = 1e100  # sigma_T whose square is finite
 
 
+@door()
 def sampler_errors(
     target: Gaussian | GaussianMixture,
     process: Process,
@@ -75,6 +77,7 @@ def sampler_errors(
     return _estimates(line_problem(target, process, reward, etas), False, rtol)
 
 
+@door()
 def mixture_gap(
     target: Gaussian | GaussianMixture,
     process: Process,
@@ -120,7 +123,7 @@ def line_problem(target: Any, process: Any, reward: Any, etas: Any) -> LineProbl
     if LARGEST < sigma_T < math.inf:
         raise ValueError(f"sigma_T must be at most {LARGEST:g} or inf, got {sigma_T:g}; start at a smaller T")
     if not isinstance(etas, Iterable):
-        raise TypeError(f"etas must be a list of numbers or Windows, got {etas!r}; write [{etas!r}]")
+        raise TypeError(f"etas must be a list of numbers or Windows, got {shown(etas)}; write [{shown(etas)}]")
     profiles = tuple(checked(eta) for eta in etas)
     for eta in profiles:
         if not isinstance(eta, Windows) and eta.ndim:

@@ -30,7 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, broadcastable, positive
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, non_negative, positive, shown
 from gapbound.affine import AffineScore
 from gapbound.eta import Eta, Windows, checked, eta_below, segments, squared_integral
 from gapbound.exponent import Exponent, diag, left_over, over_dimensions
@@ -76,6 +77,7 @@ class RLOptimum(AffineScore):
         return self.reference.is_diagonal and self.exponent.is_diagonal
 
     @property
+    @door()
     def variance_range(self) -> tuple[float, float]:
         """From the noise at which the reward is first felt, to one far below that at which the start is forgotten."""
         lam, top = self.reference.spectrum[0], self._eta_at_infinity()
@@ -84,6 +86,7 @@ class RLOptimum(AffineScore):
         return self._felt(0.0), float(lam.max()) * 10**digits
 
     @property
+    @door(infinite=True)
     def pure_noise_mean(self) -> Array:
         """What the denoiser returns at sigma = inf: mu, moved where eta = 1 there, and infinite for eta in (0, 1).
 
@@ -96,22 +99,26 @@ class RLOptimum(AffineScore):
         moved = self.reference.mean + rotate(self.reference.spectrum[1], pull)
         return np.where(((top > 0) & (top < 1))[..., None], np.inf, moved)
 
+    @door(sigma=non_negative)
     def gain(self, sigma: Any) -> Array:
         """(S + tau)^-1 + k phi (I + H C)^-1 H phi."""
         tau = np.asarray(sigma, dtype=float)[..., None] ** 2
         return self._placed(1 / (self.reference.spectrum[0] + tau), self.strength(sigma), self.control(sigma)[0])
 
+    @door(sigma=non_negative)
     def kept(self, sigma: Any) -> Array:
         """S (S + tau)^-1 - tau k phi (I + H C)^-1 H phi: nothing is subtracted from 1."""
         tau, lam = np.asarray(sigma, dtype=float)[..., None] ** 2, self.reference.spectrum[0]
         return self._placed(lam / (lam + tau), -tau * self.strength(sigma), self.control(sigma)[0])
 
+    @door(sigma=non_negative)
     def offset(self, sigma: Any) -> Array:
         """G mu + k phi (I + H C)^-1 g."""
         gain, mean = self.gain(sigma), self.reference.mean
         pull = rotate(self.reference.spectrum[1], self.strength(sigma) * self.control(sigma)[1])
         return (gain * mean if self.is_diagonal else rotate(gain, mean)) + pull
 
+    @door(sigma=non_negative)
     def learnt(self, sigma: Any) -> tuple[Array, Array]:
         """``(gain, offset)`` of s* less the reference's score, formed without that difference."""
         strength, (gain, pull) = self.strength(sigma), self.control(sigma)
@@ -120,6 +127,7 @@ class RLOptimum(AffineScore):
         mean = self.reference.mean
         return gain, offset + (gain * mean if self.is_diagonal else rotate(gain, mean))
 
+    @door(sigma=non_negative)
     def control(self, sigma: Any, eta: Array | Windows | None = None) -> tuple[Array, Array]:
         r"""``(K, f)`` of grad log h = f - K (z - mu) on the eigenbasis of S, for ``eta`` in place of the model's own.
 
@@ -137,12 +145,14 @@ class RLOptimum(AffineScore):
         gain, pull = self.exponent.damped(left)
         return (gain * phi**2 if self.exponent.is_diagonal else phi[..., None] * gain * phi[..., None, :]), phi * pull
 
+    @door(sigma=non_negative)
     def strength(self, sigma: Any) -> Array:
         """The k of a sampler that steps down from sigma (a window includes its upper edge); last axis 1."""
         square = eta_below(self.eta, np.asarray(sigma, dtype=float))[..., None] ** 2
         return 2 * square / (1 + square)
 
     @cached_property
+    @door()
     def cuts(self) -> Windows:
         """Windows of eta 0 whose edges are where the score jumps or bends; exact laws are integrated between them."""
         edges = {0.0, math.inf}
@@ -200,6 +210,7 @@ class RLOptimum(AffineScore):
         return [math.sqrt(tau) for tau in taus if low**2 < tau < 1e300]
 
 
+@door()
 def rl_optimum(
     reference: Gaussian, reward: Quadratic | Linear, beta: Any, process: Process, eta: Eta = 1.0
 ) -> RLOptimum:
@@ -228,7 +239,7 @@ def rl_optimum(
     if not isinstance(reference, Gaussian):
         raise TypeError(f"reference must be a Gaussian, got {type(reference).__name__}; line_optimum takes a mixture")
     if not isinstance(reward, Quadratic | Linear):
-        raise TypeError(f"only Quadratic and Linear rewards have an affine optimum, got {reward!r}")
+        raise TypeError(f"only Quadratic and Linear rewards have an affine optimum, got {shown(reward)}")
     beta, eta, sigma_T = positive("beta", beta), checked(eta), noise_range(process)[1]
     trained = () if isinstance(eta, Windows) else eta.shape
     shapes = reference.batch_shape, beta.shape, trained, np.shape(process.T)
@@ -252,6 +263,7 @@ def rl_optimum(
     return optimum
 
 
+@door()
 def optimum_law(
     reference: Gaussian, reward: Quadratic | Linear, beta: Any, process: Process, eta: Eta = 1.0
 ) -> Gaussian:

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from gapbound._validate import Array, finite, positive
+from gapbound._door import door
+from gapbound._validate import Array, finite, positive, shown
 from gapbound.cells import Panel, breaks_of, cell_edges, cell_means, panels_of
 from gapbound.estimate_value import Estimate
 from gapbound.eta import Eta, log_variance_ratio, segments
@@ -56,12 +57,14 @@ class LineOptimum:
     ode: tuple[tuple[Estimate, ...], ...]
 
     @property
+    @door()
     def gap(self) -> Estimate:
         """The first E f of the ODE with the first weight, less that of the SDE."""
         ode, sde = self.ode[0][0], self.sde[0]
         return Estimate(ode.value - sde.value, math.hypot(ode.error, sde.error), "quadrature", sde.n)
 
 
+@door()
 def line_optimum(
     reference: Gaussian | GaussianMixture,
     reward: Reward | Callable[[Any], Any],
@@ -97,9 +100,9 @@ def line_optimum(
     if math.isinf(problem.sigma_T):
         raise ValueError("line_optimum needs a finite sigma_T; start flow matching at t_max < 1")
     if not isinstance(weights, list | tuple):
-        raise TypeError(f"weights must be a list of numbers or functions of sigma, got {weights!r}")
+        raise TypeError(f"weights must be a list of numbers or functions of sigma, got {shown(weights)}")
     if of is not None and not isinstance(of, Iterable):
-        raise TypeError(f"of must be a list of rewards or functions, got {of!r}; write [{of!r}]")
+        raise TypeError(f"of must be a list of rewards or functions, got {shown(of)}; write [{shown(of)}]")
     functions = [problem.reward] if of is None else [as_reward(f).in_dim(1) for f in of]
     task = _Task(problem, float(temperature), functions, list(weights))
     found, cells = [], 0

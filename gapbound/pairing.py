@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array
 from gapbound.chain import affine_steps, diagonalised, discrete_law, initial_std
 from gapbound.eta import Windows, checked
@@ -14,6 +15,7 @@ from gapbound.process import Process
 from gapbound.reward import Linear, Quadratic, Reward
 
 
+@door(infinite=True)
 def predicted_reduction(
     model: Any,
     process: Process,

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, choice, count, positive, within
+from gapbound._door import door
+from gapbound._validate import Array, choice, count, positive, shown, within
 from gapbound.gaussian import Gaussian
 from gapbound.schedule import RATES, STABLE_DIFFUSION, DiscreteRate, Schedule, from_diffusers
 
@@ -37,22 +38,26 @@ class Process(ABC):
     def prior_excess(self) -> Array:
         """Variance of the prior in z, less sigma_T^2; kept apart because the difference loses all digits at large T."""
 
+    @door()
     def alpha_bar(self, t: Any) -> Array:
         """``1 / (1 + sigma^2)``, for every model: s^2 for VP, formal for the others."""
         with np.errstate(over="ignore"):
             return 1 / (1 + self.sigma(t) ** 2)
 
+    @door(infinite=True)
     def snr(self, t: Any) -> Array:
         """``alpha_bar / (1 - alpha_bar) = 1 / sigma^2``: signal-to-noise ratio of variances; inf at t = 0."""
         with np.errstate(divide="ignore", over="ignore"):
             return np.asarray(self.sigma(t)) ** -2.0
 
     @property
+    @door(infinite=True)
     def sigma_T(self) -> Array:
         """sigma(T), the noise level at which sampling starts."""
         return self.sigma(self.T)
 
     @property
+    @door(infinite=True)
     def prior_variance(self) -> Array:
         """Variance per coordinate of the prior in z: ``sigma_T^2 + prior_excess``; inf where sigma_T^2 is."""
         with np.errstate(over="ignore"):
@@ -82,23 +87,28 @@ class VE(Process):
 
     T: Any
 
+    @door()
     def __post_init__(self) -> None:
         """Validate T."""
         object.__setattr__(self, "T", positive("T", self.T))
 
+    @door()
     def scale(self, t: Any) -> Array:
         """1."""
         return np.ones_like(self._time(t))
 
+    @door(infinite=True)
     def sigma(self, t: Any) -> Array:
         """Sigma is the time itself."""
         return self._time(t)
 
     @property
+    @door(infinite=True)
     def prior_excess(self) -> Array:
         """0: the prior has variance sigma_T^2 exactly."""
         return np.zeros_like(self.T)
 
+    @door(dim=count)
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, T^2 I)."""
         return _centred(self.prior_variance, dim)
@@ -123,6 +133,7 @@ class VP(Process):
     T: Any
     beta: str | Schedule = "2t"
 
+    @door()
     def __post_init__(self) -> None:
         """Validate T and beta."""
         object.__setattr__(self, "T", positive("T", self.T))
@@ -132,6 +143,7 @@ class VP(Process):
             within("T", self.T, 0, self.beta.alphas_cumprod.size)
 
     @classmethod
+    @door()
     def from_alphas_cumprod(cls, alphas_cumprod: Any, T: Any = None) -> VP:
         """A discrete schedule, ``alphas_cumprod`` of shape (K,), falling in (0, 1); time in training steps, T = K.
 
@@ -142,6 +154,7 @@ class VP(Process):
         return cls(schedule.alphas_cumprod.size if T is None else T, schedule)
 
     @classmethod
+    @door()
     def from_diffusers(cls, config: Mapping[str, Any], steps: int | None = None, spacing: str | None = None) -> VP:
         """The process of a diffusers scheduler's ``config``, started where ``steps`` steps of ``spacing`` start.
 
@@ -157,6 +170,7 @@ class VP(Process):
         return cls(schedule.times(steps, spacing or config.get("timestep_spacing", "leading"))[0], schedule)
 
     @classmethod
+    @door()
     def stable_diffusion(cls, steps: int | None = None, spacing: str = "leading") -> VP:
         """Stable Diffusion 1.5: scaled-linear beta from .00085 to .012 in 1000 steps, steps_offset 1.
 
@@ -165,30 +179,36 @@ class VP(Process):
         """
         return cls.from_diffusers(STABLE_DIFFUSION, steps, spacing)
 
+    @door()
     def integrated_beta(self, t: Any) -> Array:
         """``B(t) = int_0^t beta = -log alpha_bar``."""
         schedule = self.beta if isinstance(self.beta, Schedule) else RATES[self.beta]
         return schedule.integral(self._time(t), self.T)
 
+    @door()
     def scale(self, t: Any) -> Array:
         """sqrt(alpha_bar) = exp(-B/2)."""
         return np.exp(-self.integrated_beta(t) / 2)
 
+    @door(infinite=True)
     def sigma(self, t: Any) -> Array:
         """sqrt(exp(B) - 1), written so that it neither cancels at small B nor overflows before sigma itself does."""
         B = self.integrated_beta(t)
         with np.errstate(over="ignore"):
             return np.exp(B / 2) * np.sqrt(-np.expm1(-B))
 
+    @door()
     def alpha_bar(self, t: Any) -> Array:
         """exp(-B)."""
         return np.exp(-self.integrated_beta(t))
 
     @property
+    @door(infinite=True)
     def prior_excess(self) -> Array:
         """1: N(0, I) in x is N(0, (1 + sigma_T^2) I) in z."""
         return np.ones_like(self.T)
 
+    @door(dim=count)
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, I)."""
         return _centred(np.ones_like(self.T), dim)
@@ -212,6 +232,7 @@ class FlowMatching(Process):
 
     t_max: Any = 1.0
 
+    @door()
     def __post_init__(self) -> None:
         """Validate t_max."""
         object.__setattr__(self, "t_max", within("t_max", positive("t_max", self.t_max), 0.0, 1.0))
@@ -221,10 +242,12 @@ class FlowMatching(Process):
         """t_max, the time at which sampling starts."""
         return self.t_max
 
+    @door()
     def scale(self, t: Any) -> Array:
         """1 - t."""
         return 1 - self._time(t)
 
+    @door(infinite=True)
     def sigma(self, t: Any) -> Array:
         """Sigma = t / (1 - t); inf at t = 1."""
         t = self._time(t)
@@ -232,10 +255,12 @@ class FlowMatching(Process):
             return t / (1 - t)
 
     @property
+    @door(infinite=True)
     def prior_excess(self) -> Array:
         """1 + 2 sigma_T: N(0, I) in x is N(0, (1 + sigma_T)^2 I) in z."""
         return 1 + 2 * self.sigma_T
 
+    @door(dim=count)
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, I)."""
         return _centred(np.ones_like(self.t_max), dim)
@@ -248,10 +273,10 @@ def checked_process(process: Any) -> Process:
         TypeError: it is not a Process (a class in place of an instance, say).
     """
     if not isinstance(process, Process):
-        raise TypeError(f"process must be an instance of VE, VP or FlowMatching, got {process!r}")
+        raise TypeError(f"process must be an instance of VE, VP or FlowMatching, got {shown(process)}")
     return process
 
 
 def _centred(variance: Array, dim: int) -> Gaussian:
-    shape = (*np.shape(variance), count("dim", dim))
+    shape = (*np.shape(variance), dim)
     return Gaussian(np.zeros(shape), np.broadcast_to(np.asarray(variance)[..., None], shape))

@@ -18,7 +18,8 @@ import numpy as np
 import sympy as sp
 
 from gapbound import symbolic
-from gapbound._validate import Array, choice
+from gapbound._door import door
+from gapbound._validate import Array, choice, positive, shown
 from gapbound.eta import Eta, Windows, checked, segments
 from gapbound.gaussian import Gaussian, rotate, transposed
 from gapbound.process import VE, VP, FlowMatching, Process
@@ -52,8 +53,13 @@ class Rate:
     of: str = "gap"
     next_exponent: float | None = None
 
+    @door(value=positive)
     def __call__(self, value: Any) -> Array:
-        """The leading term where the variable is ``value``."""
+        """The leading term where the variable is ``value``, positive.
+
+        Raises:
+            ValueError: the value is not positive, or the term leaves the range of floats.
+        """
         value = np.asarray(value, dtype=float)
         return np.zeros_like(value) if self.exponent is None else self.constant * value**self.exponent
 
@@ -64,6 +70,7 @@ class Rate:
         return f"{self.of} ~ {self.constant:.3g} {self.variable}^{self.exponent:.4g}"
 
 
+@door()
 def rate(
     target: Gaussian,
     process: Process | type[Process],
@@ -132,7 +139,7 @@ def _kind(process: Any) -> str:
     for known, kind in _KINDS:
         if issubclass(cls, known):
             return kind
-    raise TypeError(f"process must be VE, VP or FlowMatching, the class or an instance, got {process!r}")
+    raise TypeError(f"process must be VE, VP or FlowMatching, the class or an instance, got {shown(process)}")
 
 
 def _checked_problem(target: Any, reward: Any) -> tuple[Gaussian, Quadratic | Linear]:
@@ -141,7 +148,7 @@ def _checked_problem(target: Any, reward: Any) -> tuple[Gaussian, Quadratic | Li
     if target.batch_shape:
         raise ValueError(f"rate takes one target, got batch shape {target.batch_shape}; call it once for each")
     if not isinstance(reward, Quadratic | Linear):
-        raise TypeError(f"rate needs a Quadratic or Linear reward, got {reward!r}; fit_rate measures any other")
+        raise TypeError(f"rate needs a Quadratic or Linear reward, got {shown(reward)}; fit_rate measures any other")
     return target, reward
 
 

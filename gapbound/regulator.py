@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, broadcastable, choice, count, positive
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, choice, count, non_negative, positive, shown
 from gapbound.affine import AffineScore
 from gapbound.chain import AffineStep, affine_steps, diagonalised, discrete_law, levels
 from gapbound.eta import Eta, Windows, checked
@@ -90,10 +91,12 @@ class RLOptimumDiscrete(AffineScore):
         return self.reference.pure_noise_mean
 
     @property
+    @door()
     def law(self) -> Gaussian:
         """What the trained policy draws: the law of its own chain."""
         return self.sampled()
 
+    @door()
     def sampled(self, sampler: str | None = None, eta: Eta | None = None, every: int = 1) -> Gaussian:
         """What another sampler draws with the same network, on this grid or on one level in ``every`` of it.
 
@@ -106,12 +109,14 @@ class RLOptimumDiscrete(AffineScore):
         own = self.eta if eta is None else eta
         return discrete_law(self, self.process, name, own, sigmas=self.sigmas[::every])
 
+    @door(sigma=non_negative)
     def gain(self, sigma: Any) -> Array:
         """The reference's gain and, at a level of the grid, what the control adds to it."""
         k, own = self._step_from(sigma), self.reference.gain(sigma)
         matrix = (diag(own) if self.reference.is_diagonal else own) + self.gains[k]
         return matrix[..., 0] if self.is_diagonal else matrix
 
+    @door(sigma=non_negative)
     def offset(self, sigma: Any) -> Array:
         """The reference's offset and what the control adds to it."""
         return self.reference.offset(sigma) + self.pulls[self._step_from(sigma)]
@@ -130,6 +135,7 @@ class RLOptimumDiscrete(AffineScore):
         return k
 
 
+@door()
 def rl_optimum_discrete(
     reference: Gaussian | AffineScore,
     reward: Quadratic | Linear,
@@ -166,7 +172,7 @@ def rl_optimum_discrete(
         TypeError: another reward or reference.
     """
     if not isinstance(reward, Quadratic | Linear):
-        raise TypeError(f"only Quadratic and Linear rewards have an affine optimum, got {reward!r}")
+        raise TypeError(f"only Quadratic and Linear rewards have an affine optimum, got {shown(reward)}")
     diagonalised(reference)  # refuses other models
     choice("sampler", sampler, POLICIES)
     eta, beta = checked(eta), positive("beta", beta)

@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import erf, ndtr
 
-from gapbound._arrays import like, namespace, points
+from gapbound._arrays import finite_points, like, namespace, points
+from gapbound._door import door
 from gapbound._reward import Reward
-from gapbound._validate import Array, finite, positive
+from gapbound._validate import Array, count, finite, positive
 from gapbound.expectation import CallableReward
 from gapbound.gaussian import Gaussian, rotate, transposed
 
@@ -60,6 +61,7 @@ class Quadratic(Reward):
     const: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("c", "b")
 
+    @door()
     def __post_init__(self) -> None:
         """Validate the parameters."""
         self._validate_numbers("const")
@@ -74,6 +76,7 @@ class Quadratic(Reward):
         object.__setattr__(self, "A", A)
         self._validate_vectors()
 
+    @door(x=finite_points)
     def __call__(self, x: Any) -> Any:
         """See the class."""
         x = points("x", x, self.dim)
@@ -81,6 +84,7 @@ class Quadratic(Reward):
         curved = A * from_c if self.A.ndim == 0 else from_c @ A
         return (like(x, self.b) * x - curved * from_c).sum(-1) + self.const
 
+    @door(dim=count)
     def quadratic_form(self, dim: int) -> tuple[Any, Array, Array, float]:
         """``(A, c, b, const)`` in ``dim`` dimensions: A a float or an array (d, d), c and b arrays (d,).
 
@@ -96,11 +100,13 @@ class Quadratic(Reward):
         return _quadratic_expectation(law, *self.quadratic_form(law.dim))
 
     @property
+    @door(infinite=True)
     def lipschitz(self) -> float:
         """Inf, unless A = 0: then |b|."""
         return math.inf if self.A.any() else _norm(self._vector("b", self.dim or 1))
 
     @property
+    @door(infinite=True)
     def range(self) -> tuple[float, float]:
         r"""From the vertex: sup r = b'c + const + b' A^-1 b / 4 if A is positive definite; inf r if negative definite.
 
@@ -136,15 +142,18 @@ class Linear(Reward):
     const: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("b",)
 
+    @door()
     def __post_init__(self) -> None:
         """Validate the parameters."""
         self._validate_numbers("const")
         self._validate_vectors()
 
+    @door(x=finite_points)
     def __call__(self, x: Any) -> Any:
         """See the class."""
         return _dot(self.b, points("x", x, self.dim)) + self.const
 
+    @door(dim=count)
     def quadratic_form(self, dim: int) -> tuple[Any, Array, Array, float]:
         """``(0.0, zeros, b, const)``: see ``Quadratic.quadratic_form``."""
         return 0.0, np.zeros(dim), self._vector("b", dim), self.const
@@ -153,11 +162,13 @@ class Linear(Reward):
         return (self._vector("b", law.dim) * law.mean).sum(-1) + self.const
 
     @property
+    @door(infinite=True)
     def lipschitz(self) -> float:
         """|b|."""
         return _norm(self._vector("b", self.dim or 1))
 
     @property
+    @door(infinite=True)
     def range(self) -> tuple[float, float]:
         """Everything, unless b = 0."""
         return (-math.inf, math.inf) if self.b.any() else (self.const, self.const)
@@ -179,6 +190,7 @@ class HalfSpace(Reward):
     threshold: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("w",)
 
+    @door()
     def __post_init__(self) -> None:
         """Validate the parameters."""
         self._validate_numbers("threshold")
@@ -186,6 +198,7 @@ class HalfSpace(Reward):
         if not self.w.any():
             raise ValueError("w must not be zero: 1{0 > threshold} is a constant; use Linear(0, const)")
 
+    @door(x=finite_points)
     def __call__(self, x: Any) -> Any:
         """See the class."""
         x = points("x", x, self.dim)
@@ -194,14 +207,17 @@ class HalfSpace(Reward):
 
     def _gaussian(self, law: Gaussian) -> Array:
         w = self._vector("w", law.dim)
-        return ndtr(((w * law.mean).sum(-1) - self.threshold) / np.sqrt(_variance_along(law, w)))
+        size = np.abs(w).max()  # the half-space does not depend on the length of w, whose square may leave the floats
+        return ndtr((((w / size) * law.mean).sum(-1) - self.threshold / size) / np.sqrt(_variance_along(law, w / size)))
 
     @property
+    @door(infinite=True)
     def lipschitz(self) -> float:
         """Inf: r jumps."""
         return math.inf
 
     @property
+    @door(infinite=True)
     def range(self) -> tuple[float, float]:
         """(0, 1)."""
         return 0.0, 1.0
@@ -223,11 +239,13 @@ class AbsoluteDeviation(Reward):
     weight: Any = 1.0
     _vectors: ClassVar[tuple[str, ...]] = ("c",)
 
+    @door()
     def __post_init__(self) -> None:
         """Validate the parameters."""
         self._validate_numbers("weight")
         self._validate_vectors()
 
+    @door(x=finite_points)
     def __call__(self, x: Any) -> Any:
         """See the class."""
         x = points("x", x, self.dim)
@@ -240,11 +258,13 @@ class AbsoluteDeviation(Reward):
         return self.weight * folded.sum(-1)
 
     @property
+    @door(infinite=True)
     def lipschitz(self) -> float:
         """|weight| sqrt(d), as everything in the Euclidean norm."""
         return abs(self.weight) * math.sqrt(self.dim or 1)
 
     @property
+    @door(infinite=True)
     def range(self) -> tuple[float, float]:
         """From 0 to weight times inf."""
         return (-math.inf if self.weight < 0 else 0.0), (math.inf if self.weight > 0 else 0.0)
@@ -268,12 +288,14 @@ class Bump(Reward):
     h: Any
     _vectors: ClassVar[tuple[str, ...]] = ("c",)
 
+    @door()
     def __post_init__(self) -> None:
         """Validate the parameters."""
         self._validate_numbers("h")
         positive("h", self.h)
         self._validate_vectors()
 
+    @door(x=finite_points)
     def __call__(self, x: Any) -> Any:
         """See the class."""
         x = points("x", x, self.dim)
@@ -282,15 +304,17 @@ class Bump(Reward):
     def _gaussian(self, law: Gaussian) -> Array:
         eigenvalues, basis = law.spectrum
         offset = rotate(transposed(basis), law.mean - self._vector("c", law.dim))
-        total = np.hypot(np.sqrt(eigenvalues), self.h)
-        return np.exp(-(np.log1p(eigenvalues / self.h**2) + (offset / total) ** 2).sum(-1) / 2)
+        sd = np.sqrt(eigenvalues)
+        return np.exp(-(_log_hypot(sd / self.h) + (offset / np.hypot(sd, self.h)) ** 2 / 2).sum(-1))
 
     @property
+    @door(infinite=True)
     def lipschitz(self) -> float:
         """1 / (h sqrt(e)): the slope at distance h."""
         return math.exp(-0.5) / self.h
 
     @property
+    @door(infinite=True)
     def range(self) -> tuple[float, float]:
         """(0, 1)."""
         return 0.0, 1.0
@@ -309,11 +333,13 @@ class Cosine(Reward):
     phase: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("omega",)
 
+    @door()
     def __post_init__(self) -> None:
         """Validate the parameters."""
         self._validate_numbers("phase")
         self._validate_vectors()
 
+    @door(x=finite_points)
     def __call__(self, x: Any) -> Any:
         """See the class."""
         x = points("x", x, self.dim)
@@ -324,11 +350,13 @@ class Cosine(Reward):
         return np.cos((omega * law.mean).sum(-1) + self.phase) * np.exp(-_variance_along(law, omega) / 2)
 
     @property
+    @door(infinite=True)
     def lipschitz(self) -> float:
         """|omega|."""
         return _norm(self._vector("omega", self.dim or 1))
 
     @property
+    @door(infinite=True)
     def range(self) -> tuple[float, float]:
         """(-1, 1), unless omega = 0."""
         return (-1.0, 1.0) if self.omega.any() else (math.cos(self.phase), math.cos(self.phase))
@@ -358,6 +386,12 @@ def _norm(vector: Array) -> float:
 def _variance_along(law: Gaussian, w: Array) -> Array:
     """w' S w."""
     return (w**2 * law.cov).sum(-1) if law.is_diagonal else (w * rotate(law.cov, w)).sum(-1)
+
+
+def _log_hypot(u: Array) -> Array:
+    """log sqrt(1 + u^2) for u >= 0, where u^2 itself may leave the range of floats."""
+    small, large = np.minimum(u, 1.0), np.maximum(u, 1.0)
+    return np.log(large) + np.log1p((small / large) ** 2) / 2
 
 
 def _quadratic_expectation(law: Gaussian, A: Any, c: Array, b: Array, const: float) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, choice, count, finite, flag, within
 
 
@@ -94,6 +95,7 @@ class DiscreteRate(Schedule):
     steps_offset: int = 0
     set_alpha_to_one: bool = True
 
+    @door()
     def __post_init__(self) -> None:
         """Validate the array."""
         alphas = np.atleast_1d(finite("alphas_cumprod", self.alphas_cumprod))
@@ -114,6 +116,7 @@ class DiscreteRate(Schedule):
         knots = np.concatenate([[0.0], -np.log(self.alphas_cumprod)])
         return np.interp(t, np.arange(knots.size), knots)
 
+    @door()
     def times(self, steps: int, spacing: str) -> Array:
         """The falling times that diffusers' DDIMScheduler visits, the final one included: ``steps + 1`` of them.
 
@@ -193,6 +196,7 @@ STABLE_DIFFUSION = {
 }
 
 
+@door()
 def from_diffusers(config: Mapping[str, Any]) -> DiscreteRate:
     """The discrete schedule that a diffusers DDIM, DDPM, PNDM or Euler scheduler's ``config`` describes.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array
 from gapbound.estimate import estimate_gap
 from gapbound.estimate_value import Estimate
@@ -22,6 +23,7 @@ STEP = 0.05  # of max(2, (1 + eta^2)/2) log(v + tau), v the smallest variance: 2
 LARGEST = 1e6  # sigma_T: beyond it single precision would show
 
 
+@door()
 def simulated_gap(
     target: GaussianMixture,
     process: Process,

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, broadcastable, positive
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, positive, shown
 from gapbound.gaussian import Gaussian, rotate, transposed, trusted
 from gapbound.mixture import GaussianMixture, mixed
 from gapbound.reward import Linear, Quadratic, Reward
 
 
+@door()
 def tilt(reference: Gaussian | GaussianMixture, reward: Reward, beta: Any) -> Any:
     r"""The law proportional to reference * exp(reward / beta): what KL-regularised RL aims at.
 
@@ -39,9 +41,9 @@ def tilt(reference: Gaussian | GaussianMixture, reward: Reward, beta: Any) -> An
         TypeError: another reward or reference.
     """
     if not isinstance(reward, Quadratic | Linear):
-        raise TypeError(f"only Quadratic and Linear rewards keep a Gaussian Gaussian when tilted, got {reward!r}")
+        raise TypeError(f"only Quadratic and Linear rewards keep a Gaussian Gaussian when tilted, got {shown(reward)}")
     if not isinstance(reference, Gaussian | GaussianMixture):
-        raise TypeError(f"reference must be a Gaussian or a GaussianMixture, got {reference!r}")
+        raise TypeError(f"reference must be a Gaussian or a GaussianMixture, got {shown(reference)}")
     beta = positive("beta", beta)
     broadcastable("the batch of the reference and beta", reference.batch_shape, beta.shape)
     if isinstance(reference, Gaussian):

@@ -32,12 +32,14 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, broadcastable, non_negative, positive, real, within
+from gapbound._door import door
+from gapbound._validate import Array, broadcastable, non_negative, positive, real, shown, within
 from gapbound.eta import Windows
 
 LARGEST_GAMMA = math.sqrt(2) - 1
 
 
+@door()
 def from_ddim(eta_ddim: Any, sigma: Any, sigma_next: Any) -> Array:
     r"""Our eta of the gDDIM step that is DDIM's with ``eta_ddim``, for 0 < sigma' < sigma.
 
@@ -61,6 +63,7 @@ def from_ddim(eta_ddim: Any, sigma: Any, sigma_next: Any) -> Array:
     return np.sqrt(_log_of(kept, theirs**2 * drop) / _log_ratio(sigma, sigma_next))
 
 
+@door()
 def to_ddim(eta: Any, sigma: Any, sigma_next: Any) -> Array:
     r"""DDIM's eta_D of a gDDIM step, ``eta_D^2 = (1 - k^2) / (1 - sigma'^2/sigma^2)``; the step admits every result.
 
@@ -71,6 +74,7 @@ def to_ddim(eta: Any, sigma: Any, sigma_next: Any) -> Array:
     return np.sqrt(-np.expm1(ours**2 * _log_ratio(sigma, sigma_next)) / _drop(sigma, sigma_next))
 
 
+@door()
 def from_k_diffusion(eta_k: Any) -> Array:
     """Our eta of the eta of k-diffusion's dpmpp_2m_sde and dpmpp_3m_sde: the square root.
 
@@ -82,6 +86,7 @@ def from_k_diffusion(eta_k: Any) -> Array:
     return np.sqrt(non_negative("eta_k", eta_k))
 
 
+@door()
 def to_k_diffusion(eta: Any) -> Array:
     """The eta of k-diffusion's dpmpp_2m_sde and dpmpp_3m_sde: the square of ours.
 
@@ -91,6 +96,7 @@ def to_k_diffusion(eta: Any) -> Array:
     return non_negative("eta", eta) ** 2
 
 
+@door()
 def from_sa_solver(tau: Any) -> Array:
     """Our eta of SA-Solver's tau: the same number.
 
@@ -100,6 +106,7 @@ def from_sa_solver(tau: Any) -> Array:
     return non_negative("tau", tau)
 
 
+@door()
 def to_sa_solver(eta: Any) -> Array:
     """SA-Solver's tau: the same number as our eta.
 
@@ -109,6 +116,7 @@ def to_sa_solver(eta: Any) -> Array:
     return non_negative("eta", eta)
 
 
+@door()
 def from_flow_grpo(a: Any) -> Array:
     """Our eta of Flow-GRPO's noise level: a / sqrt(2). Its first step from t = 1 does not follow it.
 
@@ -118,6 +126,7 @@ def from_flow_grpo(a: Any) -> Array:
     return non_negative("a", a) / math.sqrt(2)
 
 
+@door()
 def to_flow_grpo(eta: Any) -> Array:
     """Flow-GRPO's noise level: sqrt(2) eta.
 
@@ -127,6 +136,7 @@ def to_flow_grpo(eta: Any) -> Array:
     return math.sqrt(2) * non_negative("eta", eta)
 
 
+@door()
 def from_dance_grpo(e: Any, sigma: Any) -> Array:
     """Our eta at the noise level sigma = t / (1 - t) > 0 of DanceGRPO's constant: e / sqrt(2 sigma).
 
@@ -136,6 +146,7 @@ def from_dance_grpo(e: Any, sigma: Any) -> Array:
     return non_negative("e", e) / np.sqrt(2 * positive("sigma", sigma))
 
 
+@door()
 def to_dance_grpo(eta: Any, sigma: Any) -> Array:
     """DanceGRPO's e that is our eta at the noise level sigma: sqrt(2 sigma) eta.
 
@@ -145,6 +156,7 @@ def to_dance_grpo(eta: Any, sigma: Any) -> Array:
     return non_negative("eta", eta) * np.sqrt(2 * positive("sigma", sigma))
 
 
+@door()
 def from_cps(eta_cps: Any, sigma: Any, sigma_next: Any) -> Array:
     r"""Our eta of the gDDIM step that is CPS's, ``eta^2 = log cos(pi eta_C / 2) / log(sigma'/sigma)``.
 
@@ -160,6 +172,7 @@ def from_cps(eta_cps: Any, sigma: Any, sigma_next: Any) -> Array:
     return np.sqrt(_log_of(np.cos(angle) ** 2, np.sin(angle) ** 2) / _log_ratio(sigma, sigma_next))
 
 
+@door()
 def to_cps(eta: Any, sigma: Any, sigma_next: Any) -> Array:
     """CPS's eta_C of a gDDIM step, in [0, 1]: ``cos(pi eta_C / 2) = (sigma'/sigma)^(eta^2)``.
 
@@ -171,6 +184,7 @@ def to_cps(eta: Any, sigma: Any, sigma_next: Any) -> Array:
     return np.arctan2(np.sqrt(-np.expm1(log_kept)), np.exp(log_kept / 2)) * (2 / math.pi)
 
 
+@door()
 def from_edm(gamma: Any, sigma: Any, sigma_next: Any) -> Array:
     r"""Our eta of a step of EDM's stochastic sampler, ``eta^2 = gamma (2 + gamma) / (1 - sigma'^2/sigma^2)``.
 
@@ -183,6 +197,7 @@ def from_edm(gamma: Any, sigma: Any, sigma_next: Any) -> Array:
     return np.sqrt(theirs * (2 + theirs) / _drop(sigma, sigma_next))
 
 
+@door()
 def to_edm(eta: Any, sigma: Any, sigma_next: Any) -> Array:
     r"""EDM's gamma of a step with our eta, ``gamma = sqrt(1 + eta^2 (1 - sigma'^2/sigma^2)) - 1``; S_churn is N gamma.
 
@@ -200,6 +215,7 @@ def to_edm(eta: Any, sigma: Any, sigma_next: Any) -> Array:
     return added / (1 + np.sqrt(1 + added))
 
 
+@door()
 def per_step(sigmas: Any, etas: Any) -> Windows:
     """The profile with one eta for each step of a grid, to be given wherever an ``eta`` is.
 
@@ -223,7 +239,7 @@ def _levels(sigma: Any, sigma_next: Any, zero: bool = False) -> tuple[Array, Arr
     low = non_negative("sigma_next", sigma_next) if zero else positive("sigma_next", sigma_next)
     broadcastable("sigma and sigma_next", high.shape, low.shape)
     if not (low < high).all():
-        raise ValueError(f"sigma_next must be below sigma, got sigma_next={sigma_next} and sigma={sigma}")
+        raise ValueError(f"sigma_next must be below sigma, got sigma_next={shown(sigma_next)} and sigma={shown(sigma)}")
     return high, low
 
 

@@ -164,7 +164,7 @@ def resolving_grid(mean: Array, sd: Array, points: int) -> Array:
     """Points (taus, n), dense in proportion to 1 / sd of the components that reach there."""
     rows = []
     for row in sd:
-        low, high = (mean - REACH * row).min(), (mean + REACH * row).max()
+        low, high = mean.min() - REACH * row.max(), mean.max() + REACH * row.max()
         fine = np.union1d((mean + row * np.linspace(-REACH, REACH, 200)[:, None]).ravel(), np.linspace(low, high, 400))
         dense = (np.exp(-(((fine[:, None] - mean) / (REACH * row)) ** 8)) / row).max(-1) + 40 / (high - low)
         cumulative = np.concatenate([[0.0], np.cumsum((dense[1:] + dense[:-1]) / 2 * np.diff(fine))])
