@@ -34,10 +34,11 @@ from gapbound.pipeline_law import pipeline_law
 from gapbound.process import VE, VP, FlowMatching, Process
 from gapbound.rate import Rate, rate
 from gapbound.regulator import rl_optimum_discrete
+from gapbound.reuse import TransferGap, TransferWarning
 from gapbound.reward import AbsoluteDeviation, Bump, Cosine, HalfSpace, Linear, Quadratic, Reward
 from gapbound.simulate import Simulation, simulate
 from gapbound.tilt import tilt
-from gapbound.transfer import transfer_correction, transfer_weight, transferred
+from gapbound.transfer import transfer_correction, transfer_gap, transfer_weight, transferred
 
 __all__ = [
     "VE",
@@ -60,6 +61,8 @@ __all__ = [
     "RateFit",
     "Reward",
     "Simulation",
+    "TransferGap",
+    "TransferWarning",
     "Windows",
     "bounds",
     "discrete_law",
@@ -81,6 +84,7 @@ __all__ = [
     "tilt",
     "training",
     "transfer_correction",
+    "transfer_gap",
     "transfer_weight",
     "transferred",
     "units",

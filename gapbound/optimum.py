@@ -13,8 +13,10 @@ For N(mu, S) and r = -(x - c)' A (x - c) + b'x + const, with H = 2A / beta and g
 
 .. math:: \nabla \log h = \varphi (I + H C)^{-1} (g - H \varphi (z - \mu)).
 
-Only at eta = 1 is s* the score of a diffused law: for every other eta > 0 the ODE that reuses it ends elsewhere than
-the SDE, even from sigma_T = inf. Where eta = 0 nothing can be learnt, and s* is the reference score.
+As sigma_T grows, the SDE tends to the tilted target at every eta > 0, but s* is the score of a diffused law, that of
+the target, at eta = 1 alone: for every other eta > 0 the ODE that reuses it ends elsewhere than the SDE even from
+sigma_T = inf. From a finite sigma_T the two differ at eta = 1 too, by the bias of the start. Where eta = 0 nothing can
+be learnt, and s* is the reference score.
 
 Reference: Adjoint Matching (Domingo-Enrich et al., 2024), https://arxiv.org/abs/2409.08861, Theorem 1, on why a prior
 that stays as it is biases the optimum.
@@ -54,11 +56,17 @@ class RLOptimum(AffineScore):
         reference: N(mu, S), untrained.
         exponent: the reward over beta.
         eta: stochasticity that it was trained at.
+        reward: it was trained for.
+        beta: its temperature.
+        process: start and prior of the sampler that was trained.
     """
 
     reference: Gaussian
     exponent: Exponent
     eta: Array | Windows
+    reward: Quadratic | Linear
+    beta: Array
+    process: Process
 
     @property
     def dim(self) -> int:
@@ -244,7 +252,7 @@ def rl_optimum(
     trained = () if isinstance(eta, Windows) else eta.shape
     shapes = reference.batch_shape, beta.shape, trained, np.shape(process.T)
     broadcastable("the batches of the reference, beta, eta and T", *shapes)
-    optimum = RLOptimum(reference, Exponent.of(reference, reward, beta), eta)
+    optimum = RLOptimum(reference, Exponent.of(reference, reward, beta), eta, reward, beta, process)
     lowest = optimum.exponent.lowest(left_over(reference.spectrum[0], sigma_T, eta))
     if not (lowest > -1).all():
         needed, met = np.broadcast_arrays(-lowest * beta, beta)

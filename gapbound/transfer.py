@@ -1,4 +1,4 @@
-r"""Closing the gap: what to multiply the learnt part of a score by when an ODE samples what an SDE was trained for.
+r"""Restoring the tilted target: what to multiply the learnt part of a score by when an ODE samples it.
 
 The ODE that reuses the optimum of training at eta over- or under-tilts. The reference score is at hand, so the ODE can
 run on
@@ -19,6 +19,11 @@ For a quadratic reward the ratio depends on z and has a pole where the learnt pa
     X H \varphi_\eta = H \varphi_1, \quad
     o = \varphi_1 (I + H C_1)^{-1} (I - X) g.
 
+The ODE then draws exactly what the tilted target's ODE draws. The SDE that was trained draws that too only where the
+start is forgotten, rho^(eta^2) << 1 with rho = S / (S + sigma_T^2): elsewhere the trained SDE falls short of the
+target, and restoring it can take the ODE further from what was trained. ``transfer_gap`` gives both gaps,
+``transferred`` warns where the gap to the trained SDE grows, and ``gapbound.reuse`` says exactly where that is.
+
 Beware of eta > 1: there w grows like sigma^(eta^2 - 1), and whatever error the network makes at high noise with it.
 """
 
@@ -36,6 +41,7 @@ from gapbound.exponent import diag, left_over
 from gapbound.gaussian import Gaussian, rotate, transposed
 from gapbound.law import log_contraction
 from gapbound.optimum import RLOptimum
+from gapbound.reuse import TransferGap, transfer_gap_of, warn_where_it_widens
 
 LARGEST_SIGMA = 1e100
 
@@ -43,8 +49,12 @@ LARGEST_SIGMA = 1e100
 def transfer_weight(reference: Any, sigma: Any, eta: Eta, cap: float | None = None) -> Array:
     r"""w(sigma): trained at eta, to be sampled by an ODE; see the module.
 
-    Exact for a Gaussian and a linear reward, whatever its direction and beta. For other references a variance is a
-    guess: its square root is the noise level beyond which w departs from (1 + eta^2) / (2 eta^2).
+    Restores the tilted target exactly for a Gaussian and a linear reward, whatever its direction and beta. For other
+    references a variance is a guess: its square root is the noise level beyond which w departs from
+    (1 + eta^2) / (2 eta^2).
+
+    Whether the ODE then earns more nearly what the trained SDE earns depends on sigma_T, which this function does not
+    know: ask ``transfer_gap`` first, with ``rl_optimum(Gaussian(0.0, variance), Linear(1.0), 1.0, process, eta)``.
 
     Args:
         reference: Gaussian, or a variance (a positive number or array).
@@ -231,7 +241,9 @@ def transferred(
 ) -> Transferred:
     r"""The score that an ODE should run on, accepted wherever a target is.
 
-    ``terminal_law(transferred(optimum), process, 0.0)`` is what it then draws.
+    ``terminal_law(transferred(optimum), process, 0.0)`` is what it then draws: what the ODE of the tilted target draws,
+    where the correction is exact. It warns where that is further from what the trained SDE earns than the plain optimum
+    is (in at most 32 interacting dimensions, where the laws cost little); see ``transfer_gap``.
 
     Args:
         optimum: from ``rl_optimum``, of an eta that is positive at every noise level.
@@ -239,10 +251,46 @@ def transferred(
         cap: of the weight.
         affine: use gain and offset of ``transfer_correction``, exact for quadratic rewards, in place of the weight.
 
+    Warns:
+        TransferWarning: the correction widens the gap to the trained SDE; says by how much.
+
     Raises:
-        ValueError: variance or cap is not one positive number, or given together with ``affine``; eta = 0 somewhere.
+        ValueError: variance or cap is not one positive number, or given together with ``affine``; eta = 0 somewhere;
+            see ``transfer_correction`` for ``affine``.
         TypeError: another optimum.
     """
+    model = _corrected(optimum, variance, cap, affine)
+    warn_where_it_widens(optimum, model, stacklevel=3)
+    return model
+
+
+def transfer_gap(
+    optimum: RLOptimum, *, variance: Any = None, cap: float | None = None, affine: bool = False
+) -> TransferGap:
+    r"""What a transfer does to the gap, against both references: the trained SDE and the tilted target's ODE.
+
+    For N(0, v), a linear reward b x and rho = v / (v + sigma_T^2) the gaps are, in units of b^2 v / beta,
+
+    .. math:: \text{before} = (1 - \rho^{\eta^2/2}) \Big(\frac{2}{1 + \eta^2} - 1 - \rho^{\eta^2/2}\Big), \qquad
+        \text{after} = \rho^{\eta^2} - \rho^{1/2},
+
+    and against the tilted target's ODE ``after_target`` is 0. ``after`` is small where rho^(eta^2) and rho^(1/2) are;
+    ``widens`` says where it is larger than ``before``.
+
+    Args:
+        optimum: from ``rl_optimum``, whose process, reward and beta are used.
+        variance: see ``transferred``.
+        cap: see ``transferred``.
+        affine: see ``transferred``.
+
+    Raises:
+        ValueError: see ``transferred``; the tilted target does not exist.
+        TypeError: another optimum.
+    """
+    return transfer_gap_of(optimum, _corrected(optimum, variance, cap, affine))
+
+
+def _corrected(optimum: RLOptimum, variance: Any, cap: float | None, affine: bool) -> Transferred:
     _check_optimum(optimum)
     guess = None if variance is None else _one(positive("variance", variance))
     limit = None if cap is None else float(_one(positive("cap", cap)))

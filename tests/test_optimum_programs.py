@@ -63,10 +63,25 @@ def test_transfer_leaves_the_starts_bias_of_a_gaussian_gap_and_part_of_a_mixture
     )
 
 
-@pytest.mark.parametrize("name", list(MODULES))
-def test_every_figure_is_drawn(name):
+def test_transfer_restores_the_tilted_ode_and_widens_the_gap_to_the_sde_at_small_eta_and_just_below_1():
+    found = data("optimum_transfer")["references"]
+    eta, before, after, widens = (np.array(found[name]) for name in ("eta", "before", "after", "widens"))
+    np.testing.assert_allclose(found["after_target"], 0, atol=1e-9)
+    off = np.abs(eta - 1) > 1e-9
+    np.testing.assert_array_equal(widens[off], (np.abs(after) > np.abs(before))[off])
+    edges = eta[1:][np.diff(widens)]
+    np.testing.assert_allclose(edges, [0.58, 0.88, 1.0], atol=0.021)
+    linear, quadratic = (np.array(one["wider"]) for one in data("optimum_transfer")["regions"])
+    small = eta < 0.3
+    assert (linear[:, small] > 0).mean() > 0.8
+    assert (quadratic > 1e-9).mean() > 0.1
+    assert (linear[-1, eta > 1.05] < 0).all()
+
+
+@pytest.mark.parametrize(("name", "panels"), [("optimum", 4), ("optimum_transfer", 6)])
+def test_every_figure_is_drawn(name, panels):
     with paper():
-        assert len(MODULES[name].PROGRAM.draw(data(name)).axes) == 4
+        assert len(MODULES[name].PROGRAM.draw(data(name)).axes) == panels
 
 
 def test_the_command_writes_the_figures_and_its_tables_say_what_is_in_them(tmp_path, monkeypatch):

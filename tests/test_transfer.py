@@ -1,18 +1,22 @@
-"""Closing the gap: the weights against quadrature and sympy, what they close exactly, and where they do harm."""
+"""Transfers: the weights against quadrature and sympy, what they restore exactly, and where they widen the gap."""
 
 import math
 import re
+import warnings
 
 import numpy as np
 import pytest
 import sympy as sp
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.optimize import brentq
 from strategies import ve, vp
 
 import gapbound as gb
-from gapbound.optimum import optimum_law, rl_optimum
+from gapbound.optimum import rl_optimum
 from gapbound.optimum_line import line_optimum
-from gapbound.transfer import transfer_correction, transfer_pole, transfer_weight, transferred
+from gapbound.transfer import transfer_correction, transfer_gap, transfer_pole, transfer_weight, transferred
 
 RNG = np.random.default_rng(12)
 ROOT, TWIST = RNG.standard_normal((2, 3, 3))
@@ -30,6 +34,13 @@ BETA = 2.3
 def same(law, other, tolerance=1e-10):
     np.testing.assert_allclose(law.mean, other.mean, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(law.matrix, other.matrix, rtol=tolerance, atol=tolerance)
+
+
+def restored(optimum, **options):
+    """For the tilted target's sake, also where the gap to the trained SDE widens."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gb.TransferWarning)
+        return transferred(optimum, **options)
 
 
 def drawn(model, process, eta=None):
@@ -122,8 +133,8 @@ def test_for_linear_rewards_the_weight_makes_the_ode_draw_what_it_would_from_the
     for process in (ve(3.0), vp(50.0)):
         optimum, tilted = rl_optimum(reference, reward, BETA, process, eta), gb.tilt(reference, reward, BETA)
         aim = gb.terminal_law(tilted, process, 0.0)
-        same(drawn(transferred(optimum), process), aim)
-        same(drawn(transferred(optimum, affine=True), process), aim)
+        same(drawn(restored(optimum), process), aim)
+        same(drawn(restored(optimum, affine=True), process), aim)
         correction = transfer_correction(optimum, 1.3)
         assert not correction.offset.any()
         np.testing.assert_allclose(correction.gain, transfer_weight(reference, 1.3, eta), rtol=1e-12, atol=1e-14)
@@ -148,15 +159,15 @@ def test_for_quadratic_rewards_gain_and_offset_do_and_no_weight_does(reward, eta
             for process in (ve(3.0), vp(50.0)):
                 optimum, tilted = rl_optimum(reference, reward, BETA, process, eta), gb.tilt(reference, reward, BETA)
                 aim = gb.terminal_law(tilted, process, 0.0)
-                same(drawn(transferred(optimum, affine=True), process), aim, 1e-9)
-                assert drawn(transferred(optimum), process).w2(aim) > 3e-4, name
+                same(drawn(restored(optimum, affine=True), process), aim, 1e-9)
+                assert drawn(restored(optimum), process).w2(aim) > 3e-4, name
 
 
 def test_singular_rewards_transfer_along_common_axes_and_are_refused_otherwise():
     process, flat = ve(3.0), np.diag([0.6, 0.0, 0.3])
     optimum = rl_optimum(REFERENCES["diagonal"], gb.Quadratic(flat, C, B), BETA, process, 0.6)
     aim = gb.terminal_law(gb.tilt(REFERENCES["diagonal"], gb.Quadratic(flat, C, B), BETA), process, 0.0)
-    same(drawn(transferred(optimum, affine=True), process), aim)
+    same(drawn(restored(optimum, affine=True), process), aim)
     optimum = rl_optimum(REFERENCES["full"], gb.Quadratic(flat, C, B), BETA, process, 0.6)
     with pytest.raises(ValueError, match="A is singular and does not share the principal axes"):
         transfer_correction(optimum, 1.0)
@@ -208,11 +219,88 @@ def test_the_scalar_that_a_quadratic_reward_would_need_has_a_pole_where_the_lear
 
 def closed(reference, reward, process, eta, **options):
     """Share of the gap to the trained sampler that a transfer closes, 1 being all of it."""
-    optimum = rl_optimum(reference, reward, 1.0, process, eta)
-    trained = float(reward.expectation(optimum_law(reference, reward, 1.0, process, eta)))
-    before = float(reward.expectation(gb.terminal_law(optimum, process, 0.0))) - trained
-    after = float(reward.expectation(gb.terminal_law(transferred(optimum, **options), process, 0.0))) - trained
-    return 1 - after / before
+    found = transfer_gap(rl_optimum(reference, reward, 1.0, process, eta), **options)
+    return float(1 - found.after / found.before)
+
+
+def edges(eta):
+    """Between which r = rho^(eta^2 / 2) the weight widens the gap: see ``gapbound.reuse``."""
+    n = eta**-2.0
+    f = lambda r: (1 - r**n) / (1 - r)  # noqa: E731
+    first = brentq(lambda r: f(r) - 2 * n / (n + 1), 1e-300, 1 - 1e-7, xtol=1e-15)
+    if not 1 < n < (1 + math.sqrt(17)) / 2:
+        return first, 1.0
+    return first, brentq(lambda r: f(r) - 2 * r - 2 / (n + 1), 1e-300, 1 - 1e-7, xtol=1e-15)
+
+
+@given(
+    eta=st.floats(0.2, 3.0).filter(lambda eta: abs(eta - 1) > 0.02),
+    length=st.floats(0.1, 25.0),
+    v=st.floats(0.01, 100.0),
+    slope=st.sampled_from([-3.0, 0.2, 40.0]),
+)
+def test_the_weight_widens_the_gap_exactly_between_two_roots(eta, length, v, slope):
+    """Laws by quadrature of the library on one side, roots of two functions of r on the other."""
+    process = vp(math.sqrt(v * math.expm1(length)))
+    found = transfer_gap(rl_optimum(gb.Gaussian(0.0, v), gb.Linear(slope), 1.7, process, eta))
+    low, high = sorted(edges(eta))
+    r = math.exp(-(eta**2) * length / 2)
+    if min(abs(r - low), abs(r - high), abs(r - 1)) > 1e-5 and r > 1e-6:
+        assert bool(found.widens) == (low < r < high)
+    unit = slope**2 * v / 1.7
+    assert found.before / unit == pytest.approx((1 - r) * (2 / (1 + eta**2) - 1 - r), abs=1e-9)
+    assert found.after / unit == pytest.approx(math.exp(-(eta**2) * length) - math.exp(-length / 2), abs=1e-9)
+    assert found.after_target / unit == pytest.approx(0, abs=1e-9)
+
+
+def test_both_references_are_those_of_other_routes_for_quadratic_rewards_too():
+    reference, reward = REFERENCES["full"], gb.Quadratic(HILL + np.eye(3), C, B)
+    for process, eta in ((ve(3.0), 0.4), (vp(50.0), 1.6), (vp(50.0), EVERYWHERE)):
+        optimum = rl_optimum(reference, reward, BETA, process, eta)
+        found = transfer_gap(optimum, affine=True)
+        trained = float(reward.expectation(gb.terminal_law(optimum, process, eta)))
+        plain = float(reward.expectation(gb.terminal_law(optimum, process, 0.0)))
+        tilted = float(reward.expectation(gb.terminal_law(gb.tilt(reference, reward, BETA), process, 0.0)))
+        assert found.before == pytest.approx(plain - trained, rel=1e-8)
+        assert found.after == pytest.approx(tilted - trained, rel=1e-7)
+        assert found.before_target == pytest.approx(plain - tilted, rel=1e-8)
+        assert found.after_target == pytest.approx(0, abs=1e-8)
+        assert found.widens == (abs(tilted - trained) > abs(plain - trained))
+    assert transfer_gap(rl_optimum(reference, reward, BETA, ve(3.0), 0.4), affine=True).widens  # and not always
+    assert not transfer_gap(rl_optimum(reference, reward, BETA, vp(50.0), 1.6), affine=True).widens
+
+
+def test_a_warning_says_where_the_gap_widens_and_by_how_much():
+    process, reference, reward = gb.VP.stable_diffusion(), gb.Gaussian(0.0, 0.5), gb.Linear(1.0)
+    with pytest.warns(gb.TransferWarning, match=r"eta=0\.3 from sigma_T=14\.6146: .*\+0\.008774 without and \+0\.2657"):
+        transferred(rl_optimum(reference, reward, 1.0, process, 0.3))
+    batch = rl_optimum(reference, reward, 1.0, process, np.array([0.3, 0.5, 0.7, 1.0, 1.5]))
+    with pytest.warns(gb.TransferWarning, match=r"eta=0\.3 .*in 2 of 5 cases of the batch, at the worst"):
+        transferred(batch)
+    with pytest.warns(gb.TransferWarning, match="trained at its windows from sigma_T=3"):
+        transferred(rl_optimum(reference, reward, 1.0, ve(3.0), gb.Windows([(0.0, 1.0, 0.3), (1.0, 9.0, 0.4)])))
+    found = transfer_gap(batch)
+    assert found.widens.tolist() == [True, True, False, False, False]
+    assert (found.before.shape, found.target.shape) == ((5,), (5,))
+    assert str(found).endswith("the correction widens the gap to the trained SDE")
+    for eta in (0.7, 1.0, 1.5):  # elsewhere not a word: warnings are errors here
+        transferred(rl_optimum(reference, reward, 1.0, process, eta))
+    for eta in (0.4, 1.0, 1.5):  # nor where the start is forgotten
+        transferred(rl_optimum(reference, reward, 1.0, gb.FlowMatching(1.0), eta))
+
+
+def test_many_interacting_dimensions_are_not_checked():
+    """There the laws would take longer than the correction; ``transfer_gap`` still computes them when asked to."""
+    root = np.random.default_rng(3).standard_normal((33, 33))
+    reference = gb.Gaussian(np.zeros(33), root @ root.T / 33 + 0.1 * np.eye(33))
+    reward = gb.Quadratic(np.diag(np.linspace(0.1, 1.0, 33)), np.ones(33))
+    transferred(rl_optimum(reference, reward, 1.0, ve(2.0), 0.3), affine=True)
+
+
+def test_without_a_tilted_target_there_is_no_second_reference():
+    optimum = rl_optimum(gb.Gaussian(0.0, 1.5), gb.Quadratic(-0.4, 0.2), 0.9, ve(3.0), 0.3)
+    with pytest.raises(ValueError, match="the tilted law cannot be normalised"):
+        transfer_gap(optimum)
 
 
 def test_all_of_the_gap_closes_as_sigma_T_grows_and_what_is_left_is_the_start():
@@ -320,7 +408,7 @@ def test_simulation_and_chains_take_the_corrected_score():
     process = ve(3.0)
     for reward, affine in ((gb.Linear(B), False), (gb.Quadratic(HILL + np.eye(3), C, B), True)):
         optimum = rl_optimum(REFERENCES["full"], reward, BETA, process, 1.4)
-        model = transferred(optimum, affine=affine)
+        model = restored(optimum, affine=affine)
         law = gb.discrete_law(model, process, "heun", 0.0, 400)
         aim = gb.terminal_law(gb.tilt(REFERENCES["full"], reward, BETA), process, 0.0)
         assert law.w2(aim) < 1e-3
@@ -343,6 +431,8 @@ def test_simulation_and_chains_take_the_corrected_score():
         (lambda: transfer_weight("v", 1.0, 1.0), TypeError, "reference must be a real number"),
         (lambda: transfer_weight([1.0, 2.0], np.ones(3), 1.0), ValueError, "sigma, eta and the variances do not broad"),
         (lambda: transferred(gb.Gaussian(0.0, 1.0)), TypeError, "optimum must come from rl_optimum, got Gaussian"),
+        (lambda: transfer_gap(gb.Gaussian(0.0, 1.0)), TypeError, "optimum must come from rl_optimum, got Gaussian"),
+        (lambda: transfer_gap(_optimum(), variance=-1.0), ValueError, "variance must be positive"),
         (lambda: transfer_correction(gb.Gaussian(0.0, 1.0), 1.0), TypeError, "optimum must come from rl_optimum"),
         (lambda: transfer_pole(3.0, 1.0), TypeError, "optimum must come from rl_optimum, got float"),
         (lambda: transferred(_optimum(), variance=0.0), ValueError, "variance must be positive"),

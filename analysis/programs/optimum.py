@@ -138,7 +138,7 @@ def _draw_gaps(axes: Axes, gaps: dict[str, Any]) -> None:
     for k, eta in enumerate(gaps["x"]):
         draw_points(axes, {"x": [eta], "gap": [gaps["gap"][k]], "interval": [gaps["interval"][k]]}, look(eta))
     axes.set(xlabel=r"stochasticity $\eta$ of training", ylabel=GAP)
-    title(axes, "a", r"the optimum has a gap unless $\eta$ = 1")
+    title(axes, "a", r"from far, no gap at $\eta$ = 1 alone")
 
 
 def _draw_biases(axes: Axes, biases: list[dict[str, Any]]) -> None:
