@@ -28,6 +28,8 @@ from gapbound.grid import grid
 from gapbound.kernel import sampler_table
 from gapbound.law import terminal_law
 from gapbound.mixture import GaussianMixture
+from gapbound.moving_optimum import moving_optimum, moving_optimum_discrete
+from gapbound.moving_windows import beta_schedule, equal_windows, moving_shift, sliding_windows
 from gapbound.optimum import rl_optimum
 from gapbound.optimum_line import line_optimum
 from gapbound.pipeline_law import pipeline_law
@@ -64,14 +66,19 @@ __all__ = [
     "TransferGap",
     "TransferWarning",
     "Windows",
+    "beta_schedule",
     "bounds",
     "discrete_law",
+    "equal_windows",
     "estimate_gap",
     "fit_rate",
     "gap_budget",
     "grid",
     "guided",
     "line_optimum",
+    "moving_optimum",
+    "moving_optimum_discrete",
+    "moving_shift",
     "pipeline_law",
     "rate",
     "reward_gap",
@@ -80,6 +87,7 @@ __all__ = [
     "sampler_error",
     "sampler_table",
     "simulate",
+    "sliding_windows",
     "terminal_law",
     "tilt",
     "training",

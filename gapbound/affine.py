@@ -246,6 +246,13 @@ def moments(model: AffineScore, sigma_0: Array, sigma_T: Array, prior_excess: Ar
     return trusted(rotate(basis, mean), (basis * cov[..., None, :]) @ transposed(basis), event=2)
 
 
+def ode_map(model: AffineScore, sigma_low: float, sigma_high: float) -> tuple[Array, Array]:
+    """``(psi, mean)`` of the ODE between two noise levels, z_low = psi z_high + mean; psi is shaped like the gain."""
+    low, high = np.array([sigma_low]), np.array([sigma_high])
+    mean, _, psi = _carried(model, low, high, np.zeros(()))
+    return psi, mean
+
+
 def _carried(model: AffineScore, sigma_0: Array, sigma_T: Array, eta: Array | Windows) -> tuple[Array, Array, Array]:
     """Mean, the noise's part of the covariance, and Psi_T of ``moments``."""
     floor, unit = model.variance_range[0], np.ones(model.dim) if model.is_diagonal else np.eye(model.dim)

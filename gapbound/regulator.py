@@ -14,7 +14,7 @@ fixed variances cannot follow. The network that was trained predicts eps = (z - 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from gapbound._door import door
 from gapbound._validate import Array, broadcastable, choice, count, non_negative, positive, shown
 from gapbound.affine import AffineScore
 from gapbound.chain import AffineStep, affine_steps, diagonalised, discrete_law, levels
-from gapbound.eta import Eta, Windows, checked
+from gapbound.eta import EDGE, Eta, Windows, checked, mean_square
 from gapbound.exponent import diag
 from gapbound.gaussian import Gaussian, rotate, transposed
 from gapbound.kernel import step
@@ -171,33 +171,67 @@ def rl_optimum_discrete(
             about which beta has one), and what ``discrete_law`` refuses.
         TypeError: another reward or reference.
     """
+    model, beta = untrained(reference, reward, beta, process, sampler, eta, steps, sigmas, grid, t_min)
+    return visited(model, model.eta, reward, beta)
+
+
+def untrained(
+    reference: Gaussian | AffineScore,
+    reward: Quadratic | Linear,
+    beta: Any,
+    process: Process,
+    sampler: str,
+    eta: Eta,
+    steps: int | None,
+    sigmas: Any,
+    grid: str,
+    t_min: float,
+) -> tuple[RLOptimumDiscrete, Array]:
+    """The validated model before training, without controls, and beta; see ``rl_optimum_discrete``."""
     if not isinstance(reward, Quadratic | Linear):
         raise TypeError(f"only Quadratic and Linear rewards have an affine optimum, got {shown(reward)}")
     diagonalised(reference)  # refuses other models
     choice("sampler", sampler, POLICIES)
-    eta, beta = checked(eta), positive("beta", beta)
+    own, beta = checked(eta), positive("beta", beta)
     grid_levels = levels(process, steps, sigmas, grid, t_min)
-    if grid_levels.ndim != 1 or not (isinstance(eta, Windows) or eta.ndim == 0):
+    if grid_levels.ndim != 1 or not (isinstance(own, Windows) or own.ndim == 0):
         raise ValueError("a discrete optimum takes one T and one eta, got an array; call once for each")
     if np.isinf(grid_levels[0]):
         raise ValueError("a discrete optimum cannot start at sigma_T = inf; start flow matching at t_max < 1")
     batch = broadcastable("the batch of the reference and beta", reference.batch_shape, beta.shape)
-    A, c, b, _ = reward.quadratic_form(reference.dim)
-    A = A * np.eye(reference.dim) if np.ndim(A) == 0 else A
-    P = np.broadcast_to(2 * A / beta[..., None, None], (*batch, reference.dim, reference.dim))
-    q = np.broadcast_to((b + 2 * (c @ A)) / beta[..., None], (*batch, reference.dim))
-    gains, pulls = [], []
-    chain = list(affine_steps(reference, sampler, grid_levels, eta))
-    for k in reversed(range(len(chain))):
-        sigma, low = grid_levels[k], grid_levels[k + 1]
-        response, push, P, q = _backward(_as_matrices(chain[k], reference.is_diagonal), P, q, beta)
-        # eps* = eps - u / (sigma - carry), and the score is -eps / sigma
-        scale = sigma * (sigma - float(step(sampler, sigma, low, eta).carry))
-        gains.append(response / scale)
-        pulls.append(push / scale)
-    return RLOptimumDiscrete(
-        reference, process, sampler, eta, grid_levels, np.stack(gains[::-1]), np.stack(pulls[::-1])
-    )
+    pulls = np.zeros((len(grid_levels) - 1, *batch, reference.dim))
+    return RLOptimumDiscrete(reference, process, sampler, own, grid_levels, diag(pulls), pulls), beta
+
+
+def visited(
+    model: RLOptimumDiscrete, eta: Array | Windows, reward: Quadratic | Linear, beta: Array
+) -> RLOptimumDiscrete:
+    """The model after its noisy steps at ``eta`` were optimised, its other steps being the ODE's with the model."""
+    A, c, b, _ = reward.quadratic_form(model.dim)
+    A = A * np.eye(model.dim) if np.ndim(A) == 0 else A
+    P = np.broadcast_to(2 * A / beta[..., None, None], (*model.batch_shape, model.dim, model.dim))
+    q = np.broadcast_to((b + 2 * (c @ A)) / beta[..., None], model.pulls.shape[1:])
+    own, reference = (list(affine_steps(one, model.sampler, model.sigmas, eta)) for one in (model, model.reference))
+    gains, pulls = model.gains.copy(), model.pulls.copy()
+    for k in reversed(range(len(own))):
+        sigma, low = model.sigmas[k], model.sigmas[k + 1]
+        noisy = bool(reference[k].S.any()) and _is_stochastic(eta, low, sigma)
+        moving = model.reference if noisy else model
+        one = _as_matrices((reference if noisy else own)[k], moving.is_diagonal)
+        response, push, P, q = _backward(one, P, q, beta)
+        if noisy:
+            # eps* = eps - u / (sigma - carry), and the score is -eps / sigma
+            scale = sigma * (sigma - float(step(model.sampler, sigma, low, eta).carry))
+            gains[k], pulls[k] = response / scale, push / scale
+    return replace(model, gains=gains, pulls=pulls)
+
+
+def _is_stochastic(eta: Array | Windows, low: float, sigma: float) -> bool:
+    """Whether more than a rounding of the step lies inside a window; always true for a number."""
+    if not isinstance(eta, Windows):
+        return True
+    largest = max((value for _, _, value in eta.windows), default=0.0)
+    return float(mean_square(eta, low, sigma)) > EDGE * largest**2
 
 
 def _backward(step: AffineStep, P: Array, q: Array, beta: Array) -> tuple[Array, Array, Array, Array]:
