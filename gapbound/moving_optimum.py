@@ -287,8 +287,8 @@ def _check_existence(piece: _Piece, beta: Array, top: Array) -> None:
     bridge, ceiling = piece.bridge, np.minimum(piece.high, top)
     if np.isinf(ceiling).any() and piece.eta < SLOWEST:
         raise ValueError(
-            f"at eta={piece.eta:g} the bias of the start falls too slowly for sigma_T = inf; use eta of at least 1/3 in a "
-            "window that reaches there, or t_max < 1"
+            f"at eta={piece.eta:g} the bias of the start falls too slowly for sigma_T = inf; use eta of at least 1/3 "
+            "in a window that reaches there, or t_max < 1"
         )
     clock = np.where(np.isinf(ceiling), np.inf, np.sqrt(np.maximum(ceiling - piece.foot, 0) * (ceiling + piece.foot)))
     lowest = bridge.exponent.lowest(left_over(bridge.reference.spectrum[0], clock, bridge.eta))

@@ -23,30 +23,30 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, count, positive, real
+from gapbound._validate import Array, count, number, positive, real
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, segments, squared_integral
 from gapbound.process import Process, checked_process
 
 LARGEST_EDGE = 1e150  # a window's lower edge is squared
 
 
-def equal_windows(variance: float, process: Process, number: int, eta: float = 1.0) -> tuple[Windows, ...]:
+def equal_windows(variance: float, process: Process, windows: int, eta: float = 1.0) -> tuple[Windows, ...]:
     """Cut the noise range in windows of equal length in log(variance + sigma^2), listed from the noise to the data.
 
     Args:
         variance: S of the reference along the reward's direction, a positive number.
         process: sets sigma_T.
-        number: how many windows, n.
+        windows: how many, n.
         eta: stochasticity inside each window.
 
     Raises:
-        ValueError: the variance or the number is not positive, sigma_T is infinite, or the windows are too thin for
-            floating point.
+        ValueError: the variance or the number of windows is not positive, sigma_T is infinite, or the windows are too
+            thin for floating point.
     """
-    v, n = _one_number("variance", positive("variance", variance)), count("number", number)
-    sigma_T = _one_number("sigma_T", np.asarray(checked_process(process).sigma_T))
-    if not math.isfinite(sigma_T):
+    v, n = number("variance", variance, positive), count("windows", windows)
+    if np.isinf(checked_process(process).sigma_T).any():
         raise ValueError("an infinite noise range has no windows of equal length; start flow matching at t_max < 1")
+    sigma_T = number("sigma_T", process.sigma_T)
     length = float(log_variance_ratio(v, 0.0, sigma_T))
     edges = np.sqrt(v * np.expm1(np.linspace(0, length, n + 1)))
     edges[-1] = sigma_T
@@ -122,9 +122,9 @@ def beta_schedule(variance: float, process: Process, windows: Sequence[Windows],
     l_k being the length of window k in log(S + tau), for windows that do not overlap.
 
     With ``per_window`` each window teaches the ODE what the target's own score moves it there, e^{-x_low / 2} -
-    e^{-x_high / 2} from x = 0 at the data, and the sum is that score's shift, 1 - rho^(1/2). As the windows get thin,
-    f_k -> 2 a/(1 + a) (1 + tau/S)^(1/2), and the trained network becomes the target's own score: no gap is left at any
-    eta.
+    e^{-x_high / 2} with x = log(1 + tau / S), and the sum is that score's shift, 1 - rho^(1/2). At eta = 1 these factors
+    are (1 + tau_low / S)^(1/2), and the network learns the target's own score exactly. At any other eta it does as the
+    windows get thin, where f_k -> 2 a/(1 + a) (1 + tau / S)^(1/2): no gap is left then at any eta.
 
     Args:
         variance: S along the reward's direction, one positive number.
@@ -138,8 +138,7 @@ def beta_schedule(variance: float, process: Process, windows: Sequence[Windows],
     Raises:
         ValueError: as ``moving_shift``; also where the factors overflow.
     """
-    v, visits = positive("variance", variance), checked_visits(windows, process)
-    _one_number("variance", v)
+    v, visits = np.asarray(number("variance", variance, positive)), checked_visits(windows, process)
     taught = _shares(v, process, visits, np.zeros(()))
     if not per_window:
         return np.full(len(visits), taught.sum())
@@ -204,12 +203,12 @@ def checked_visits(windows: Sequence[Windows], process: Process) -> list[Windows
     return list(windows)
 
 
-def checked_factors(factors: Any, number: int) -> Array:
-    """One positive factor for each of ``number`` windows."""
+def checked_factors(factors: Any, windows: int) -> Array:
+    """One positive factor for each window."""
     values = positive("factors", factors)
-    if values.ndim > 1 or (values.ndim == 1 and len(values) != number):
-        raise ValueError(f"factors must be one number or one per window ({number}), got shape {values.shape}")
-    return np.broadcast_to(values, (number,))
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != windows):
+        raise ValueError(f"factors must be one number or one per window ({windows}), got shape {values.shape}")
+    return np.broadcast_to(values, (windows,))
 
 
 def _one_profile(eta: Any) -> Array | Windows:
@@ -217,9 +216,3 @@ def _one_profile(eta: Any) -> Array | Windows:
     if not isinstance(profile, Windows) and profile.ndim:
         raise ValueError(f"eta must be one number or Windows, got shape {profile.shape}; call once for each")
     return profile
-
-
-def _one_number(name: str, value: Array) -> float:
-    if value.ndim:
-        raise ValueError(f"{name} must be one number here, got shape {value.shape}; call once for each")
-    return float(value)
