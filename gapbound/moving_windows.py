@@ -122,9 +122,9 @@ def beta_schedule(variance: float, process: Process, windows: Sequence[Windows],
     l_k being the length of window k in log(S + tau), for windows that do not overlap.
 
     With ``per_window`` each window teaches the ODE what the target's own score moves it there, e^{-x_low / 2} -
-    e^{-x_high / 2} with x = log(1 + tau / S), and the sum is that score's shift, 1 - rho^(1/2). At eta = 1 these factors
-    are (1 + tau_low / S)^(1/2), and the network learns the target's own score exactly. At any other eta it does as the
-    windows get thin, where f_k -> 2 a/(1 + a) (1 + tau / S)^(1/2): no gap is left then at any eta.
+    e^{-x_high / 2} with x = log(1 + tau / S), and the sum is that score's shift, 1 - rho^(1/2). At eta = 1 these
+    factors are (1 + tau_low / S)^(1/2), and the network learns the target's own score exactly. At any other eta it does
+    so as the windows get thin, where f_k -> 2 a/(1 + a) (1 + tau / S)^(1/2): no gap is left then at any eta.
 
     Args:
         variance: S along the reward's direction, one positive number.

@@ -1,5 +1,6 @@
 """What windows trained one by one converge to: against one fixed window, the N-step network, and exact training."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_at_eta_1_the_schedule_teaches_exactly_the_targets_score():
     """With factors (1 + tau_low/S)^(1/2), for any cut of the noise range."""
     reference, reward, beta = gb.Gaussian(0.4, 0.8), gb.Linear(0.9), 1.3
     edges = [0.0, 0.7, 1.1, 4.0, 6.0]
-    windows = [gb.Windows([(low, high, 1.0)]) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    windows = [gb.Windows([(low, high, 1.0)]) for low, high in itertools.pairwise(edges)]
     factors = gb.beta_schedule(0.8, PROCESS, windows, per_window=True)
     np.testing.assert_allclose(factors, np.sqrt(1 + np.array(edges[:-1]) ** 2 / 0.8), rtol=1e-12)
     optimum = gb.moving_optimum(reference, reward, beta, PROCESS, windows, factors)
