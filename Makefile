@@ -39,8 +39,10 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(RUN) -m analysis.benchmarks.speed $(ARGS)
 
+# The .pth file makes analysis/ and empirical/, which no wheel holds, importable from any folder.
 # One stamp for each extra of pyproject.toml: installed once, and again when a requirement or a pin changes.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { $(PYTHON) -c '$(CHECK)' && $(PYTHON) -m venv $(VENV); }
 	$(RUN) -m pip install -c constraints.txt -e '.[$*]'
+	@echo '$(CURDIR)' > "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/gapbound-checkout.pth"
 	@touch $@

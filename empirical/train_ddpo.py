@@ -12,15 +12,20 @@ https://arxiv.org/abs/2305.13301; the sampler's steps are those of ``gapbound.ke
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
 import tyro
 from accelerate import Accelerator
 from torch import Tensor
+
+if not __package__:  # started as a script: its own folder is on the path, and the checkout is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from empirical.meter.draws import Draws
 from empirical.rewards import score_masked

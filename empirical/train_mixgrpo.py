@@ -15,6 +15,7 @@ https://arxiv.org/abs/2507.21802
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ import torch
 import tyro
 from accelerate import Accelerator
 from torch import Tensor
+
+if not __package__:  # started as a script: its own folder is on the path, and the checkout is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from empirical.rewards import score_masked
 from empirical.rewards.combine import WeightedSum
