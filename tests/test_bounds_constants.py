@@ -12,6 +12,7 @@ from scipy.stats import norm
 from strategies import FAMILIES
 
 import gapbound as gb
+from gapbound.bounds import constants
 from gapbound.bounds import mismatch as divergences
 from gapbound.bounds.constants import Decay, poincare
 from gapbound.bounds.line import Line, mismatch, signed_measure, w2
@@ -168,9 +169,54 @@ def eigenvalue(target, points=4000):
 )
 def test_the_poincare_constant_on_the_line_is_the_reciprocal_of_the_spectral_gap(target):
     constant, _ = poincare(ask(target))
-    assert constant.value == pytest.approx(eigenvalue(target), rel=2e-3)
-    assert constant.value >= eigenvalue(target) * (1 - 1e-4)
+    # three modes: beyond the grid another component has the widest tail, which the bound there pays for
+    above = 0.025 if target is THREE_MODES else 2e-3
+    assert eigenvalue(target) * (1 - 1e-4) <= constant.value <= eigenvalue(target) * (1 + above)
     assert constant.kind == "numerical"
+
+
+@pytest.mark.parametrize("reach", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize(
+    "target",
+    [THREE_MODES, gb.GaussianMixture([0.1, 0.9], [0.0, 0.5], [1.0, 0.05])],
+    ids=["three modes", "scales"],
+)
+def test_the_supremum_beyond_the_grid_is_bounded_however_early_the_grid_ends(target, reach, monkeypatch):
+    monkeypatch.setattr(constants, "REACH", reach)
+    question, exact = ask(target), eigenvalue(target)
+    upper, _ = constants.poincare_on_the_line(question, np.zeros(1))
+    assert exact * (1 - 1e-4) <= upper[0]
+    # what the grid alone shows is not a bound
+    monkeypatch.setattr(constants, "_continued", lambda below, above, *rest: (below, above, -np.inf))
+    upper, _ = constants.poincare_on_the_line(question, np.zeros(1))
+    assert target is THREE_MODES or reach > 2 or upper[0] < 0.97 * exact
+
+
+@pytest.mark.parametrize("p", [1.0, 1.25, 2.0, math.inf])
+def test_beyond_the_grid_the_quotient_of_a_continued_function_is_below_its_bound(p):
+    w, m, v = np.array([0.3, 0.7]), np.array([-0.5, 1.0]), np.array([2.0, 0.3])
+    b, length, theta = 6.0, 9.0, 1 / 8.5  # any ell, and theta of at least 1 / ell
+    sd = np.sqrt(v)
+    end = constants._End.of(np.log(w), sd[None], ((b - m) / sd)[None])
+
+    def g(x):
+        slope = theta * (x - b)
+        return math.exp(slope) if p == math.inf else (1 + slope / p) ** (p - 1)
+
+    def quotient(x):
+        density = (w * norm.pdf(x, m, sd)).sum()
+        above = quad(lambda y: (w * norm.sf(y, m, sd)).sum() * g(y), x, x + 12, epsabs=0, epsrel=1e-10)[0]
+        return ((w * norm.sf(x, m, sd)).sum() * (length + quad(g, b, x)[0]) + above) / density / g(x)
+
+    found = max(quotient(x) for x in np.linspace(b, b + 12, 25))
+    inverse_power = {1.0: 1.0, 1.25: 0.8, 2.0: 0.5, math.inf: 0.0}[p]
+    room = b - m - v * theta * (1 - inverse_power)
+    bound = np.maximum(v * length / room, v * length * theta * inverse_power).max()
+    assert found <= bound
+    assert math.exp(end.quotient(np.log([[length]]), np.array([[theta]]))[0]) <= bound * (1 + 1e-12)
+    if p == 1:
+        constant = (v + end.mills[0] * np.maximum(length - (b - m), 0)).max()
+        assert found <= constant < bound
 
 
 def test_the_poincare_constant_is_resolved_behind_barriers_that_rounding_hides():

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import logsumexp, ndtr
+from scipy.special import erfcx, log_ndtr, logsumexp, ndtr
 
 from gapbound._validate import Array
 from gapbound.bounds.problem import KEPT, Problem
@@ -43,9 +43,10 @@ from gapbound.eta import Windows, squared_integral
 
 KNOTS = 10
 GRID = (600, 1200)  # points of the line: coarse, and fine
-REACH = 10.0  # standard deviations of every component
+REACH = 10.0  # standard deviations of the widest component, beyond the outermost means
 SWEEPS = 400
 CLOSE = 1e-4  # relative width of the enclosure at which the sweeps stop
+INVERSE_POWERS = np.linspace(0, 1, 21)[:, None]  # 1 / p
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,18 @@ def poincare_on_the_line(problem: Problem, taus: Array) -> tuple[Array, Array]:
 
     .. math:: C_P \le \sup_x \frac{1}{p g} \Big( S(x) \int_{-\infty}^x F g + F(x) \int_x^\infty S g \Big).
 
-    Power iteration from g = 1 on a grid, in logarithms: every term is positive, so that a constant of exp(300), which
-    an eigenvalue solver would lose to rounding, comes out as precisely as any other. The error is the change from half
-    the grid, and is added.
+    Power iteration from g = 1 on a grid over [a, b], in logarithms: every term is positive, so that a constant of
+    exp(300), which an eigenvalue solver would lose to rounding, comes out as precisely as any other. Outside of the
+    grid g continues as a constant or as a power, whichever is better, and the quotient is bounded in closed form, so
+    that the supremum runs over the whole line. With ell = int_{-inf}^b F g / g(b), d_k = b - m_k > 0, Mills' ratio
+    M_k = S_k / N_k and any theta >= 1 / ell, p >= 1, for x > b (and likewise below a)
+
+    .. math:: \frac{K g}{p g} \le \max_k \big[v_k + M_k(b) (\ell - d_k)_+\big] \text{ for } g = g(b), \\
+        \frac{K g}{p g} \le \max_k \max\Big(\frac{v_k \ell \theta}{p}, \frac{v_k \ell}{d_k - v_k \theta (1 - 1/p)}\Big)
+        \text{ for } g = g(b) \Big(1 + \frac{\theta (x - b)}{p}\Big)^{p - 1} .
+
+    The error is the change from half the grid, and is added: a numerical value with a stated error, as the integrals
+    and the supremum over [a, b] are taken on a grid.
     """
     coarse, fine = (_upper_enclosure(problem, taus, points) for points in GRID)
     finite = np.isfinite(fine) & np.isfinite(coarse)
@@ -126,36 +136,93 @@ def _upper_enclosure(problem: Problem, taus: Array, points: int) -> Array:
     u = (x[..., None] - mean) / sd[:, None, :]
     log_w = np.log(problem.weights)
     log_p = logsumexp(log_w - u**2 / 2 - np.log(sd)[:, None, :] - math.log(2 * math.pi) / 2, axis=-1)
-    below, above = (problem.weights * ndtr(u)).sum(-1), (problem.weights * ndtr(-u)).sum(-1)
-    with np.errstate(divide="ignore"):
-        log_F, log_S, log_h = np.log(below), np.log(above), np.log(np.diff(x) / 2)
-    return _enclosed(log_p, log_F, log_S, log_h)
+    log_F, log_S = logsumexp(log_w + log_ndtr(u), axis=-1), logsumexp(log_w + log_ndtr(-u), axis=-1)
+    ends = [_End.of(log_w, sd, beyond) for beyond in (-u[:, 0], u[:, -1])]
+    return _enclosed(log_p, log_F, log_S, np.log(np.diff(x) / 2), ends[0], ends[1])
 
 
-def _enclosed(log_p: Array, log_F: Array, log_S: Array, log_h: Array) -> Array:
+@dataclass(frozen=True)
+class _End:
+    """One end of the grid and the components beyond it, last axis K.
+
+    Attributes:
+        log_mass: log of w_k S_k there.
+        variance: v_k.
+        mills: M_k, the mass of N_k beyond the end over its density there.
+        distance: d_k from m_k to the end, positive.
+    """
+
+    log_mass: Array
+    variance: Array
+    mills: Array
+    distance: Array
+
+    @classmethod
+    def of(cls, log_w: Array, sd: Array, u: Array) -> _End:
+        """The end that lies ``u`` > 0 standard deviations ``sd`` from the components' means, both (taus, K)."""
+        return cls(log_w + log_ndtr(-u), sd**2, sd * math.sqrt(math.pi / 2) * erfcx(u / math.sqrt(2)), sd * u)
+
+    def slope(self, log_theta: Array) -> Array:
+        """The theta that g may rise with beyond the end, shape (taus, 1): 0 where its integral would diverge."""
+        theta = np.exp(log_theta)
+        return np.where((self.distance > self.variance * theta).all(-1, keepdims=True), theta, 0.0)
+
+    def log_tail(self, theta: Array) -> Array:
+        """log of a bound on int S g / g(end) beyond the end for g of log-slope up to ``theta``, shape (taus, 1)."""
+        rate = self.distance / self.variance - theta
+        return np.asarray(logsumexp(self.log_mass - np.log(rate), axis=-1, keepdims=True))
+
+    def quotient(self, log_length: Array, theta: Array) -> Array:
+        """log of a bound on K g / (p g) beyond the end, shape (taus,), from ell and theta, both (taus, 1)."""
+        length = np.exp(log_length)
+        constant = self.variance + self.mills * np.maximum(length - self.distance, 0.0)
+        v, distance, theta, length = self.variance[:, None], self.distance[:, None], theta[..., None], length[..., None]
+        near = v * length / (distance - v * theta * (1 - INVERSE_POWERS))
+        with np.errstate(invalid="ignore"):  # inf * 0, where near is inf too
+            far = np.nan_to_num(v * length * theta * INVERSE_POWERS, nan=0.0, posinf=np.inf)
+        powers = np.where(theta > 0, np.maximum(near, far), np.inf).max(-1).min(-1)
+        return np.asarray(np.log(np.minimum(constant.max(-1), powers)))
+
+    def rows(self, kept: Array) -> _End:
+        """The same for some of the rows."""
+        return _End(self.log_mass[kept], self.variance[kept], self.mills[kept], self.distance[kept])
+
+
+def _enclosed(log_p: Array, log_F: Array, log_S: Array, log_h: Array, low: _End, high: _End) -> Array:
     """Sup of K g / (p g) after sweeps of power iteration, for each row; rows leave once their enclosure is narrow."""
     best, open_ = np.full(len(log_p), np.inf), np.arange(len(log_p))
     log_g = np.zeros_like(log_p)
     for _ in range(SWEEPS):
-        from_below = log_S + _log_cumulative(log_F + log_g, log_h)
-        from_above = log_F + _log_cumulative((log_S + log_g)[:, ::-1], log_h[:, ::-1])[:, ::-1]
-        image = np.logaddexp(from_below, from_above) - log_p
+        below = _log_cumulative(log_F + log_g, log_h)
+        above = _log_cumulative((log_S + log_g)[:, ::-1], log_h[:, ::-1])[:, ::-1]
+        below, above, outside = _continued(below, above, log_g, low, high)
+        image = np.logaddexp(log_S + below, log_F + above) - log_p
         ratio = image - log_g
-        best[open_] = np.minimum(best[open_], ratio.max(-1))
+        best[open_] = np.minimum(best[open_], np.maximum(ratio.max(-1), outside))
         kept = np.ptp(ratio, axis=-1) > CLOSE
         if not kept.any():
             break
         open_, log_g = open_[kept], (image - image.max(-1, keepdims=True))[kept]
         log_p, log_F, log_S, log_h = log_p[kept], log_F[kept], log_S[kept], log_h[kept]
+        low, high = low.rows(kept), high.rows(kept)
     with np.errstate(over="ignore"):
         return np.exp(best)  # inf behind a barrier of more than exp(700): true, and harmless
 
 
+def _continued(below: Array, above: Array, log_g: Array, low: _End, high: _End) -> tuple[Array, Array, Array]:
+    """The integrals from below and from above with what lies outside of the grid, and log sup K g / (p g) there."""
+    log_a, log_b = log_g[:, :1], log_g[:, -1:]
+    with np.errstate(over="ignore"):
+        theta_a, theta_b = low.slope(log_a - above[:, :1]), high.slope(log_b - below[:, -1:])  # 1 / ell of the grid
+        below = np.logaddexp(below, low.log_tail(theta_a) + log_a)
+        above = np.logaddexp(above, high.log_tail(theta_b) + log_b)
+        beyond = low.quotient(above[:, :1] - log_a, theta_a), high.quotient(below[:, -1:] - log_b, theta_b)
+        return below, above, np.maximum(*beyond)
+
+
 def _log_cumulative(log_f: Array, log_h: Array) -> Array:
     """log of the running trapezoid integral along the last axis."""
-    with np.errstate(invalid="ignore"):
-        cells = np.logaddexp(log_f[:, 1:], log_f[:, :-1]) + log_h
-    cells = np.where(np.isnan(cells), -np.inf, cells)
+    cells = np.logaddexp(log_f[:, 1:], log_f[:, :-1]) + log_h
     start = np.full((len(log_f), 1), -np.inf)
     return np.concatenate([start, np.logaddexp.accumulate(cells, axis=-1)], axis=-1)
 
