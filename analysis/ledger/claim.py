@@ -228,7 +228,7 @@ def evidence(*inside: Check, outside: Check | Sequence[Check] = ()) -> Evidence:
 def _strain(check: Check) -> float:
     """How near a check is to failing, or by how much it failed."""
     if check.miss > 0:
-        return check.miss / check.tolerance if check.tolerance else math.inf
+        return check.miss / (check.tolerance or abs(check.expected) or math.ulp(0.0))
     return check.miss / max(abs(check.expected), check.tolerance, math.ulp(0.0))
 
 
