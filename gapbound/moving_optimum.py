@@ -198,17 +198,20 @@ def moving_optimum(
     beta, visits = positive("beta", beta), checked_visits(windows, process)
     factor = checked_factors(factors, len(visits))
     broadcastable("the batches of the reference, beta and T", reference.batch_shape, beta.shape, np.shape(process.T))
-    top = noise_range(process)[1]
     # the controls live on the eigenbasis around mu; the reward over beta is a quadratic form there
     model = MovingOptimum(trusted(np.zeros_like(reference.mean), reference.spectrum[0], event=1))
-    exponents = [Exponent.of(reference, reward, beta * f) for f in factor]
-    order = list(zip(visits, exponents, beta * factor.reshape(-1, *[1] * beta.ndim), strict=True))
+    order = []
+    for own, own_beta in zip(visits, (beta * f for f in factor), strict=True):
+        order.append(_Visit(own, Exponent.of(reference, reward, own_beta), reward, own_beta, process))
     if cycles is None and not _overlap(visits):
-        cycles, order = 1, sorted(order, key=lambda visit: visit[0].windows[0][0])  # each needs those below it alone
+        cycles, order = (
+            1,
+            sorted(order, key=lambda visit: visit.windows.windows[0][0]),
+        )  # each needs those below it alone
     for _ in range(len(visits) + 1 if cycles is None else count("cycles", cycles)):
         before = model
-        for own, exponent, own_beta in order:
-            model = _trained(model, own, exponent, own_beta, top)
+        for visit in order:
+            model = _trained(model, visit)
         if cycles is None and _settled(before, model):
             break
     return replace(model, reference=reference)
@@ -264,16 +267,28 @@ def moving_optimum_discrete(
     return model
 
 
-def _trained(model: MovingOptimum, own: Windows, exponent: Exponent, beta: Array, top: Array) -> MovingOptimum:
-    """One visit, in coordinates of the eigenbasis around mu: new controls inside the windows of ``own``."""
-    lam, after = model.reference.spectrum[0], model
-    for low, high, (eta,) in segments(own):
+@dataclass(frozen=True, eq=False)
+class _Visit:
+    """One window's turn: its profile, the reward over its beta as an exponent at the data, and where they come from."""
+
+    windows: Windows
+    exponent: Exponent
+    reward: Quadratic | Linear
+    beta: Array
+    process: Process
+
+
+def _trained(model: MovingOptimum, visit: _Visit) -> MovingOptimum:
+    """One visit, in coordinates of the eigenbasis around mu: new controls inside its windows."""
+    lam, after, exponent, top = model.reference.spectrum[0], model, visit.exponent, noise_range(visit.process)[1]
+    for low, high, (eta,) in segments(visit.windows):
         if low >= top.max():
             break
         if eta > 0:
             base = trusted(np.zeros_like(lam), lam + low**2, event=1)
-            piece = _Piece(low, high, low, float(eta), RLOptimum(base, exponent, np.asarray(eta)))
-            _check_existence(piece, beta, top)
+            bridge = RLOptimum(base, exponent, np.asarray(eta), visit.reward, visit.beta, visit.process)
+            piece = _Piece(low, high, low, float(eta), bridge)
+            _check_existence(piece, visit.beta, top)
             after = _overwritten(after, piece)
             if math.isfinite(high):
                 exponent = _through_the_bridge(piece)
