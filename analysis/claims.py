@@ -21,7 +21,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from analysis import job  # before torch is loaded: it sets how OpenMP waits
+from analysis import command
 from analysis.files import write_text
 from analysis.ledger import CLAIMS, refutation
 from analysis.ledger.claim import Claim, Row, run
@@ -55,7 +55,7 @@ def main(
     if as_json:
         print(json.dumps([plain(row) for row in rows], indent=1, allow_nan=False))
     else:
-        show(rows, job.console(), time.perf_counter() - start)
+        show(rows, command.console(), time.perf_counter() - start)
     unexpected = [row for row in rows if not row.as_expected]
     if unexpected:
         raise SystemExit("unexpected: " + "; ".join(describe(row) for row in unexpected))
@@ -69,7 +69,7 @@ def refute_all(claims: Sequence[Claim], as_json: bool) -> None:
     if as_json:
         print(json.dumps([refutation.plain(one) for one in found], indent=1, allow_nan=False))
     else:
-        console = job.console()
+        console = command.console()
         if surviving:
             console.print(refutation.table(surviving))
         if missing := refutation.unrefuted(claims):
@@ -131,4 +131,4 @@ def checked_file(tex: Path, only: str | None, refute: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.claims")
+    command.run(main, "python -m analysis.claims")

@@ -23,7 +23,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from analysis.job import console
+from analysis.command import console, run
 from empirical.train_ddpo import Config, advantages, rollout, score
 from empirical.training.run import Run, start
 from empirical.training.update import step_share
@@ -108,4 +108,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.gradient_signal")
+    run(main, "python -m analysis.gradient_signal")

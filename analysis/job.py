@@ -1,35 +1,18 @@
-"""What the commands that write figures share: their arguments, the checks of these, and the run with its bars."""
+"""What the commands that write figures share: the checks of their arguments, and the run with its bars."""
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-# Before torch is loaded: its OpenMP threads otherwise spin between operations, and on a machine with other work to do
-# they starve the simulation's own threads (ten times the time for small runs).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analysis.figure import Program, Settings
 from gapbound.simulate import usable_device
-
-Quick = Annotated[bool, tyro.conf.arg(help="A coarse run, below 30 seconds.")]
-Out = Annotated[Path, tyro.conf.arg(help="Folder of the files; made if it is not there.")]
-Seed = Annotated[int, tyro.conf.arg(help="Of everything random.")]
-Device = Annotated[str, tyro.conf.arg(help="Torch device of every simulation.")]
-
-
-def only(programs: Sequence[Program]) -> Any:
-    """The argument that picks one of them: ``Annotated[str | None, only(PROGRAMS)]``."""
-    return tyro.conf.arg(help=f"One figure alone: {names(programs)}.")
 
 
 def figures(
@@ -48,11 +31,6 @@ def figures(
     """
     settings = Settings(quick=quick, seed=checked_seed(seed), device=checked_device(device))
     return run(checked_programs(programs, only), checked_folder(out), settings, output)
-
-
-def console() -> Console:
-    """Where a command prints: the terminal as it is, 110 columns anywhere else."""
-    return Console(width=None if sys.stdout.isatty() else 110)
 
 
 def run(programs: Sequence[Program], out: Path, settings: Settings, output: Console) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from analysis.job import console
+from analysis.command import console, run
 from empirical.training.memory import MARGIN, Budget, Sizes, budget
 
 GB = 1e9
@@ -89,4 +89,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.memory_plan")
+    run(main, "python -m analysis.memory_plan")

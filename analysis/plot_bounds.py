@@ -6,28 +6,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import tyro
+from analysis import command
 
-from analysis import job
-from analysis.figure import Program
-from analysis.programs import bounds_limits, bounds_sweeps, bounds_winner, learned_scores
+if TYPE_CHECKING:
+    from analysis.figure import Program
 
-PROGRAMS: tuple[Program, ...] = tuple(
-    module.PROGRAM for module in (bounds_sweeps, bounds_winner, bounds_limits, learned_scores)
-)
+
+def programs() -> tuple[Program, ...]:
+    """The figures of this command, in the order in which they are written."""
+    from analysis.programs import bounds_limits, bounds_sweeps, bounds_winner, learned_scores
+
+    return tuple(module.PROGRAM for module in (bounds_sweeps, bounds_winner, bounds_limits, learned_scores))
 
 
 def main(
-    quick: job.Quick = False,
-    out: job.Out = Path("figures"),
-    seed: job.Seed = 0,
-    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+    quick: command.Quick = False,
+    out: command.Out = Path("figures"),
+    seed: command.Seed = 0,
+    only: command.Only = None,
 ) -> None:
     """Regenerate the figures about bounds: PNG, PDF, and JSON of the plotted numbers."""
-    job.figures(PROGRAMS, out, only, job.console(), quick, seed)
+    from analysis import job
+
+    job.figures(programs(), out, only, command.console(), quick, seed)
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.plot_bounds")
+    command.run(main, "python -m analysis.plot_bounds")

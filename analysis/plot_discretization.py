@@ -8,37 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from rich.table import Table
 
-from analysis import job
-from analysis.figure import Program
-from analysis.programs import budget, discretization
+from analysis import command
 
-PROGRAMS: tuple[Program, ...] = (discretization.PROGRAM, budget.PROGRAM)
+if TYPE_CHECKING:
+    from analysis.figure import Program
+
+
+def programs() -> tuple[Program, ...]:
+    """The figures of this command, in the order in which they are written."""
+    from analysis.programs import budget, discretization
+
+    return (discretization.PROGRAM, budget.PROGRAM)
 
 
 def main(
-    quick: job.Quick = False,
-    out: job.Out = Path("figures"),
-    seed: job.Seed = 0,
-    device: job.Device = "cpu",
-    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+    quick: command.Quick = False,
+    out: command.Out = Path("figures"),
+    seed: command.Seed = 0,
+    device: command.Device = "cpu",
+    only: command.Only = None,
 ) -> None:
     """Regenerate the figures of N-step samplers: PNG, PDF, and JSON of the plotted numbers."""
-    output = job.console()
-    found = job.figures(PROGRAMS, out, only, output, quick, seed, device)
-    if budget.PROGRAM.name in found:
-        data = found[budget.PROGRAM.name]
+    from analysis import job
+
+    output = command.console()
+    found = job.figures(programs(), out, only, output, quick, seed, device)
+    if "gap_budget" in found:
+        data = found["gap_budget"]
         output.print(budget_table(data))
         output.print(order_table(data["family"]))
 
 
 def budget_table(data: Mapping[str, Any]) -> Table:
     """The parts of the gap of each pair of step counts, their sum, and the same gap simulated."""
+    from analysis.programs import budget
+
     table = Table(title=f"The gap's parts: Stable Diffusion's schedule, eta = {data['eta']:g}, w = {data['scale']:g}")
     for name in ("ODE / SDE steps", *budget.WORDS.values(), "total", "simulated, 95 %"):
         table.add_column(name, justify="right", no_wrap=name not in budget.WORDS.values())
@@ -64,4 +73,4 @@ def order_table(family: Mapping[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.plot_discretization")
+    command.run(main, "python -m analysis.plot_discretization")

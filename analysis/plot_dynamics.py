@@ -7,30 +7,37 @@ improves the ODE"; the numbers are read from the figure's own data.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import tyro
+from analysis import command
 
-from analysis import job
-from analysis.figure import Program
-from analysis.programs import dynamics, dynamics_phase
+if TYPE_CHECKING:
+    from analysis.figure import Program
 
-PROGRAMS: tuple[Program, ...] = tuple(module.PROGRAM for module in (dynamics, dynamics_phase))
+
+def programs() -> tuple[Program, ...]:
+    """The figures of this command, in the order in which they are written."""
+    from analysis.programs import dynamics, dynamics_phase
+
+    return tuple(module.PROGRAM for module in (dynamics, dynamics_phase))
 
 
 def main(
-    quick: job.Quick = False,
-    out: job.Out = Path("figures"),
-    seed: job.Seed = 0,
-    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+    quick: command.Quick = False,
+    out: command.Out = Path("figures"),
+    seed: command.Seed = 0,
+    only: command.Only = None,
 ) -> None:
     """Regenerate the figures about training: PNG, PDF, and JSON of the plotted numbers."""
-    output = job.console()
-    found = job.figures(PROGRAMS, out, only, output, quick, seed)
-    if dynamics_phase.PROGRAM.name in found:
-        for number, sentence in enumerate(dynamics_phase.findings(found[dynamics_phase.PROGRAM.name]), 1):
+    from analysis import job
+    from analysis.programs.dynamics_phase import findings
+
+    output = command.console()
+    found = job.figures(programs(), out, only, output, quick, seed)
+    if "dynamics_phase" in found:
+        for number, sentence in enumerate(findings(found["dynamics_phase"]), 1):
             output.print(f"{number}. {sentence}", highlight=False)
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.plot_dynamics")
+    command.run(main, "python -m analysis.plot_dynamics")

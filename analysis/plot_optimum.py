@@ -8,36 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from rich.table import Table
 
-from analysis import job
-from analysis.figure import Program
-from analysis.programs import optimum, optimum_transfer
+from analysis import command
 
-PROGRAMS: tuple[Program, ...] = (optimum.PROGRAM, optimum_transfer.PROGRAM)
+if TYPE_CHECKING:
+    from analysis.figure import Program
+
 LAW = ("mean", "variance")
 GUESSES, CAPS = (0.5, 2.0), (2.0, 5.0, 20.0)
 
 
+def programs() -> tuple[Program, ...]:
+    """The figures of this command, in the order in which they are written."""
+    from analysis.programs import optimum, optimum_transfer
+
+    return (optimum.PROGRAM, optimum_transfer.PROGRAM)
+
+
 def main(
-    quick: job.Quick = False,
-    out: job.Out = Path("figures"),
-    seed: job.Seed = 0,
-    device: job.Device = "cpu",
-    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+    quick: command.Quick = False,
+    out: command.Out = Path("figures"),
+    seed: command.Seed = 0,
+    device: command.Device = "cpu",
+    only: command.Only = None,
 ) -> None:
     """Regenerate the figures about the RL optimum: PNG, PDF, and JSON of the plotted numbers."""
-    output = job.console()
-    found = job.figures(PROGRAMS, out, only, output, quick, seed, device)
-    if optimum.PROGRAM.name in found:
-        output.print(gap_table(found[optimum.PROGRAM.name]))
-    if optimum_transfer.PROGRAM.name in found:
-        output.print(transfer_table(found[optimum_transfer.PROGRAM.name]))
-        output.print(mixture_table(found[optimum_transfer.PROGRAM.name]["mixture"]))
+    from analysis import job
+
+    output = command.console()
+    found = job.figures(programs(), out, only, output, quick, seed, device)
+    if "optimum" in found:
+        output.print(gap_table(found["optimum"]))
+    if "optimum_transfer" in found:
+        output.print(transfer_table(found["optimum_transfer"]))
+        output.print(mixture_table(found["optimum_transfer"]["mixture"]))
 
 
 def gap_table(data: Mapping[str, Any]) -> Table:
@@ -85,4 +93,4 @@ def mixture_table(mixture: Mapping[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.plot_optimum")
+    command.run(main, "python -m analysis.plot_optimum")

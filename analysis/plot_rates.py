@@ -8,32 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from analysis import job
-from analysis.figure import Program
-from analysis.programs import discretization, eta, guidance, paths, sampler_error, stable_diffusion, ve, vp
+from analysis import command
 
-PROGRAMS: tuple[Program, ...] = tuple(
-    module.PROGRAM for module in (paths, ve, vp, sampler_error, eta, stable_diffusion, discretization, guidance)
-)
+if TYPE_CHECKING:
+    from analysis.figure import Program
+
 EXPONENT_TOLERANCE = 0.02  # of a slope at sigma_T >= 1e6 from the exponent: the slow approach at eta = 0.5 fits in it
 
 
+def programs() -> tuple[Program, ...]:
+    """The figures of this command, in the order in which they are written."""
+    from analysis.programs import discretization, eta, guidance, paths, sampler_error, stable_diffusion, ve, vp
+
+    return tuple(
+        module.PROGRAM for module in (paths, ve, vp, sampler_error, eta, stable_diffusion, discretization, guidance)
+    )
+
+
 def main(
-    quick: job.Quick = False,
-    out: job.Out = Path("figures"),
-    seed: job.Seed = 0,
-    device: job.Device = "cpu",
-    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+    quick: command.Quick = False,
+    out: command.Out = Path("figures"),
+    seed: command.Seed = 0,
+    device: command.Device = "cpu",
+    only: command.Only = None,
 ) -> None:
     """Regenerate the rate figures: PNG, PDF, and JSON of the plotted numbers."""
-    console = job.console()
-    found = job.figures(PROGRAMS, out, only, console, quick, seed, device)
+    from analysis import job
+
+    console = command.console()
+    found = job.figures(programs(), out, only, console, quick, seed, device)
     report(found, console)
 
 
@@ -93,4 +101,4 @@ def _miss(entry: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.plot_rates")
+    command.run(main, "python -m analysis.plot_rates")

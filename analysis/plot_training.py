@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analysis import job
+from analysis import command, job
 from analysis.figure import Program, Settings
 from analysis.style import LOOKS, REFERENCE, Look, eta_handles, panels, shared_legend, title
 from empirical.meter.plan import MODEL, Cell, Plan
@@ -33,7 +33,7 @@ OTHER = Look("#1f7a5c", "P", "-")  # of an eta without a look of its own
 
 def main(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help="Folders of runs.")],
-    out: job.Out = Path("figures"),
+    out: command.Out = Path("figures"),
     name: Annotated[str, tyro.conf.arg(help="Of the files.")] = "training",
 ) -> None:
     """Write the figure of these runs."""
@@ -42,7 +42,7 @@ def main(
         program.write(job.checked_folder(out), Settings())
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    output = job.console()
+    output = command.console()
     output.print(table(runs))
     output.print(f"{name}.png, .pdf and .json in {out}", highlight=False)
 
@@ -184,4 +184,4 @@ def _points(axes: Axes, curve: dict[str, Any], shape: Look) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.plot_training")
+    command.run(main, "python -m analysis.plot_training")

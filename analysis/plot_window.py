@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich.table import Table
 
-from analysis import job
-from analysis.figure import Program
-from analysis.programs import window, window_embedded
+from analysis import command
 
-PROGRAMS: tuple[Program, ...] = (window.PROGRAM, window_embedded.PROGRAM)
+if TYPE_CHECKING:
+    from analysis.figure import Program
+
 SHOWN = 4  # every so manieth place is printed
 
 
+def programs() -> tuple[Program, ...]:
+    """The figures of this command, in the order in which they are written."""
+    from analysis.programs import window, window_embedded
+
+    return (window.PROGRAM, window_embedded.PROGRAM)
+
+
 def main(
-    quick: job.Quick = False,
-    out: job.Out = Path("figures"),
-    seed: job.Seed = 0,
-    only: Annotated[str | None, job.only(PROGRAMS)] = None,
+    quick: command.Quick = False,
+    out: command.Out = Path("figures"),
+    seed: command.Seed = 0,
+    only: command.Only = None,
 ) -> None:
     """Regenerate the figures about windows: PNG, PDF, and JSON of the plotted numbers."""
-    output = job.console()
-    found = job.figures(PROGRAMS, out, only, output, quick, seed)
-    if window.PROGRAM.name in found:
-        for one in found[window.PROGRAM.name]["etas"]:
-            output.print(table(found[window.PROGRAM.name], one))
-    if window_embedded.PROGRAM.name in found:
-        output.print(shares(found[window_embedded.PROGRAM.name]))
+    from analysis import job
+
+    output = command.console()
+    found = job.figures(programs(), out, only, output, quick, seed)
+    if "window" in found:
+        for one in found["window"]["etas"]:
+            output.print(table(found["window"], one))
+    if "window_embedded" in found:
+        output.print(shares(found["window_embedded"]))
 
 
 def table(data: Mapping[str, Any], one: Mapping[str, Any]) -> Table:
@@ -65,4 +73,4 @@ def shares(data: Mapping[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.plot_window")
+    command.run(main, "python -m analysis.plot_window")

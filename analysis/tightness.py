@@ -18,7 +18,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process for each core
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process for each core
 
 import numpy as np
 import tyro
@@ -29,7 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 import gapbound as gb
-from analysis import cases, job
+from analysis import cases, command, job
 from analysis.bound_looks import EXACT, LABELS, LOOKS
 from analysis.figure import Settings, plain, save
 from analysis.files import write_text
@@ -53,7 +54,7 @@ def main(
     """Measure bound / |gap| over random cases."""
     if n < 1 or jobs < 1:
         raise SystemExit(f"--cases and --jobs must be 1 or more, got {n} and {jobs}")
-    console = job.console()
+    console = command.console()
     rows = measured(n, jobs, work, console)
     table = summary(rows)
     report(table, console)
@@ -209,4 +210,4 @@ def _grid(group: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command.run(main, "python -m analysis.tightness")

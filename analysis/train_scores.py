@@ -25,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import gapbound as gb
+from analysis.command import run
 from analysis.files import atomically
 from analysis.score_network import SIGMA, TARGETS, WEIGHTS, ScoreNetwork, file_of, new
 
@@ -159,4 +160,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.train_scores")
+    run(main, "python -m analysis.train_scores")

@@ -25,8 +25,8 @@ import tyro
 from rich.table import Table
 from scipy.stats import t
 
+from analysis.command import console, run
 from analysis.files import write_text
-from analysis.job import console
 from analysis.plot_training import changes
 
 COMMON = ("--tracker", "none", "--keep", "1", "--evaluation-samples", "6")
@@ -180,4 +180,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.training_variants")
+    run(main, "python -m analysis.training_variants")

@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
 
 import gapbound as gb
-from analysis import job
+from analysis import command, job
 from analysis.figure import Program, Progress, Settings
 from analysis.style import PAGE, REFERENCE, eta_handles, look, panels, shared_legend, title
 from empirical.meter.draws import Draws
@@ -206,10 +205,13 @@ PROGRAM = Program("theory_check", compute, draw)
 
 
 def main(
-    quick: job.Quick = False, out: job.Out = Path("figures"), seed: job.Seed = 0, device: job.Device = "cpu"
+    quick: command.Quick = False,
+    out: command.Out = Path("figures"),
+    seed: command.Seed = 0,
+    device: command.Device = "cpu",
 ) -> None:
     """Compare predicted with measured gaps of the embedded model: PNG, PDF, JSON, and a table."""
-    output = job.console()
+    output = command.console()
     data = job.figures((PROGRAM,), out, None, output, quick, seed, device)[PROGRAM.name]
     output.print(table(data))
     found = summary(data)
@@ -224,4 +226,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m empirical.check_theory")
+    command.run(main, "python -m empirical.check_theory")

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from analysis.job import checked_device, console
+from analysis.command import console, run
+from analysis.job import checked_device
 from empirical.defaults import default_guidance, default_rewards, read_prompts
 from empirical.meter import ADAPTERS, World, measure_gap, write_report
 from empirical.meter.pipelines import BUNDLED, DTYPES, EMBEDDED, load
@@ -99,4 +100,4 @@ def finish(measurement: Any, model: str, output: Console) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m empirical.measure_gap")
+    run(main, "python -m empirical.measure_gap")

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 import gapbound as gb
-from analysis import job, plot_optimum
+from analysis import command, plot_optimum
 from analysis.figure import Settings, plain
 from analysis.programs import optimum, optimum_transfer
 from analysis.style import paper
@@ -87,11 +87,11 @@ def test_every_figure_is_drawn(name, panels):
 def test_the_command_writes_the_figures_and_its_tables_say_what_is_in_them(tmp_path, monkeypatch):
     quick = [
         type(program)(program.name, lambda settings, progress, name=program.name: data(name), program.draw)
-        for program in plot_optimum.PROGRAMS
+        for program in plot_optimum.programs()
     ]
-    monkeypatch.setattr(plot_optimum, "PROGRAMS", tuple(quick))
+    monkeypatch.setattr(plot_optimum, "programs", lambda: tuple(quick))
     console = Console(width=110, record=True, file=io.StringIO())
-    monkeypatch.setattr(job, "console", lambda: console)
+    monkeypatch.setattr(command, "console", lambda: console)
     tyro.cli(plot_optimum.main, args=["--quick", "--out", str(tmp_path)])
     names = {f"{program.name}{suffix}" for program in quick for suffix in (".png", ".pdf", ".json")}
     assert {path.name for path in tmp_path.iterdir()} == names

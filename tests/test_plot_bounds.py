@@ -73,10 +73,10 @@ def test_a_guided_score_breaks_a_bound_for_exact_scores():
 def test_every_figure_is_drawn_and_written(tmp_path, monkeypatch):
     quick = [
         type(program)(program.name, lambda settings, progress, name=program.name: data(name), program.draw)
-        for program in plot_bounds.PROGRAMS
+        for program in plot_bounds.programs()
         if program.name in MODULES
     ]
-    monkeypatch.setattr(plot_bounds, "PROGRAMS", tuple(quick))
+    monkeypatch.setattr(plot_bounds, "programs", lambda: tuple(quick))
     tyro.cli(plot_bounds.main, args=["--out", str(tmp_path)])
     names = {f"{program.name}{suffix}" for program in quick for suffix in (".png", ".pdf", ".json")}
     assert {path.name for path in tmp_path.iterdir()} == names

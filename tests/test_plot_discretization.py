@@ -8,11 +8,11 @@ import pytest
 import tyro
 from rich.console import Console
 
-from analysis import job, plot_discretization
+from analysis import command, plot_discretization
 from analysis.figure import Settings, plain
 from analysis.programs import budget
 
-PROGRAMS = {program.name: program for program in plot_discretization.PROGRAMS}
+PROGRAMS = {program.name: program for program in plot_discretization.programs()}
 
 
 @cache
@@ -31,8 +31,8 @@ def test_the_command_writes_both_figures(tmp_path, monkeypatch):
         type(program)(name, lambda settings, progress, name=name: data(name), program.draw)
         for name, program in PROGRAMS.items()
     ]
-    monkeypatch.setattr(plot_discretization, "PROGRAMS", tuple(quick))
-    monkeypatch.setattr(job, "console", lambda: Console(width=110, file=io.StringIO()))
+    monkeypatch.setattr(plot_discretization, "programs", lambda: tuple(quick))
+    monkeypatch.setattr(command, "console", lambda: Console(width=110, file=io.StringIO()))
     tyro.cli(plot_discretization.main, args=["--quick", "--out", str(tmp_path)])
     names = {f"{name}{suffix}" for name in PROGRAMS for suffix in (".png", ".pdf", ".json")}
     assert {path.name for path in tmp_path.iterdir()} == names

@@ -292,8 +292,8 @@ def test_a_missed_exponent_ends_the_command_with_an_error(written, capsys):
 
 
 def test_every_program_has_a_name_of_its_own_and_is_listed():
-    names = [program.name for program in plot_rates.PROGRAMS]
-    assert all(isinstance(program, Program) for program in plot_rates.PROGRAMS)
+    names = [program.name for program in plot_rates.programs()]
+    assert all(isinstance(program, Program) for program in plot_rates.programs())
     assert len(set(names)) == len(names)
     assert set(NAMES) <= set(names)
 
@@ -304,7 +304,7 @@ def test_a_bad_call_is_refused_before_anything_is_computed(tmp_path):
     for arguments, message in [
         (("--out", str(blocked)), r"--out: cannot write into .*file \(.*\); name another folder"),
         (("--out", str(blocked / "below")), r"--out: cannot write into .*below \(Not a directory\)"),
-        (("--device", "tpu7"), r"--device: torch cannot use 'tpu7' here \(.*\); try cpu"),
+        (("--device", "tpu7"), r"--device: torch cannot use 'tpu7' here \(.*\); try 'cpu'"),
         (("--device", "meta"), r"--device: torch cannot use 'meta' here"),
         (("--only", "gap"), r"--only: unknown figure 'gap'; known: .*gap_ve, gap_vp, sampler_error"),
         (("--seed", "-1"), r"--seed must be 0 or more, got -1"),

@@ -117,9 +117,9 @@ def test_the_dynamics_figure_shows_what_it_says():
 def test_figures_are_drawn_and_written_and_findings_printed(tmp_path, monkeypatch, capsys):
     quick = [
         Program(program.name, lambda settings, progress, name=program.name: data(name), program.draw)
-        for program in plot_dynamics.PROGRAMS
+        for program in plot_dynamics.programs()
     ]
-    monkeypatch.setattr(plot_dynamics, "PROGRAMS", tuple(quick))
+    monkeypatch.setattr(plot_dynamics, "programs", lambda: tuple(quick))
     tyro.cli(plot_dynamics.main, args=["--out", str(tmp_path), "--quick"])
     names = {f"{program.name}{suffix}" for program in quick for suffix in (".png", ".pdf", ".json")}
     assert {path.name for path in tmp_path.iterdir()} == names

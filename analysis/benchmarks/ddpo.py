@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 import tyro
 
-from analysis.job import console
+from analysis.command import console, run
 from empirical import train_ddpo
 from empirical.meter.clock import Clock
 from empirical.shapes.model import WEIGHTS
@@ -161,4 +161,4 @@ def compared(python: Path, epochs: int, rounds: int) -> dict[str, list[dict[str,
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.benchmarks.ddpo")
+    run(main, "python -m analysis.benchmarks.ddpo")

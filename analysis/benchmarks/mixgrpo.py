@@ -19,7 +19,7 @@ import tyro
 from rich.table import Table
 
 from analysis.benchmarks.ddpo import beyond_passes
-from analysis.job import console
+from analysis.command import console, run
 from empirical import train_mixgrpo
 from empirical.train_mixgrpo import Config
 from empirical.training.plan import network_passes
@@ -64,4 +64,4 @@ def main(repeat: Annotated[int, tyro.conf.arg(help="Iterations that count, of ea
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m analysis.benchmarks.mixgrpo")
+    run(main, "python -m analysis.benchmarks.mixgrpo")

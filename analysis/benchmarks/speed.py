@@ -27,17 +27,18 @@ from pathlib import Path
 
 import numpy as np
 
-# before torch is loaded: the OpenMP threads of one side would go on spinning while the next side is timed
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if __name__ == "__main__":
+    # before torch is loaded: the OpenMP threads of one side would go on spinning while the next side is timed
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torchsde
-import tyro
 from diffusers import DDIMScheduler
 from rich.console import Console
 from rich.table import Table
 
 import gapbound as gb
+from analysis.command import run
 
 BLOCK = 2**15  # numbers per buffer: they stay in cache, and torch is fastest there
 PATHS, STEPS = 1_000_000, 50
@@ -355,4 +356,4 @@ def below(case: str, value: float, target: float, unit: str) -> Row:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main, "python -m analysis.benchmarks.speed")

@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from analysis.command import run
 from analysis.files import atomically, write_text
 from empirical.shapes import alignment, card, model
 from empirical.shapes.draw import draw
@@ -129,4 +130,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m empirical.shapes.evaluate")
+    run(main, "python -m empirical.shapes.evaluate")

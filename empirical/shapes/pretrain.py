@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from diffusers import AutoencoderTiny
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from analysis.command import run
 from analysis.files import write_text
 from empirical.shapes import alignment, autoencoder, checkpoint, data, model, tokenizer
 from empirical.shapes.diffusion import Diffusion
@@ -250,4 +250,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m empirical.shapes.pretrain")
+    run(main, "python -m empirical.shapes.pretrain")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from analysis.job import console
+from analysis.command import console, graceful
 from empirical.meter.pipelines import BUNDLED
 from empirical.training.plan import show_plan
 from empirical.training.run import Run, Say
@@ -34,10 +34,11 @@ def obey(config: Common, train: Callable[[Any, Say], Run]) -> None:
     """Do it, and end with a message instead of a traceback where the settings or the run are at fault."""
     output = console()
     try:
-        if config.dry_run:
-            show_plan(config, output)
-        else:
-            train(config, lambda text: output.print(text, highlight=False))
+        with graceful(interrupts=False):
+            if config.dry_run:
+                show_plan(config, output)
+            else:
+                train(config, lambda text: output.print(text, highlight=False))
     except KeyboardInterrupt:
         raise SystemExit(f"interrupted; the same command goes on from the last checkpoint in {config.out}") from None
     except (ValueError, TypeError, ImportError) as error:
