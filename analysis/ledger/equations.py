@@ -20,6 +20,7 @@ from scipy.integrate import solve_ivp
 import gapbound as gb
 
 Profile = float | gb.Windows
+Strength = Callable[[float], float]
 EXACT = {"method": "DOP853", "rtol": 1e-12, "atol": 1e-25}
 
 
@@ -30,6 +31,11 @@ def exponent(reference: gb.Gaussian, reward: gb.Reward, beta: float) -> tuple[fl
     return 2 * at - below - above, (above - below) / 2
 
 
+def control_strength(eta: float) -> float:
+    """What multiplies grad log h in the score of the optimum."""
+    return 2 * eta**2 / (1 + eta**2)
+
+
 def optimum_moments(
     reference: gb.Gaussian,
     reward: gb.Reward,
@@ -38,10 +44,12 @@ def optimum_moments(
     trained: Profile,
     sampled: Profile,
     weight: Callable[[float], float] = lambda sigma: 1.0,
+    strength: Strength = control_strength,
 ) -> tuple[float, float]:
     """Mean and variance of a sampler at ``sampled`` on score_ref + weight (s* - score_ref), s* trained at ``trained``.
 
-    The reference is a Gaussian in d = 1; both profiles are numbers or ``Windows``.
+    s* is score_ref + strength(eta) grad log h. The reference is a Gaussian in d = 1; both profiles are numbers or
+    ``Windows``.
     """
     mu, v = float(reference.mean[0]), float(reference.variances[0])
     sigma_T = float(process.sigma_T)
@@ -49,7 +57,8 @@ def optimum_moments(
     pieces = []
     for low, high in itertools.pairwise(_cuts(sigma_T, trained, sampled)):
         middle = (low + high) / 2
-        square, own = (_at(profile, middle) ** 2 for profile in (trained, sampled))
+        eta, own = (_at(profile, middle) for profile in (trained, sampled))
+        square = eta**2
 
         def upwards(s: float, x: np.ndarray, square: float = square) -> list[float]:
             tau, c = math.expm1(s), (1 + square) / 2
@@ -61,17 +70,16 @@ def optimum_moments(
 
         span = (math.log1p(low**2), math.log1p(high**2))
         found = solve_ivp(upwards, span, state, dense_output=True, **EXACT)
-        pieces.append((span, square, own, found.sol))
+        pieces.append((span, strength(eta), own**2, found.sol))
         state = found.y[:, -1]
     moments = np.array([-mu, float(process.prior_variance)])
-    for span, square, own, control in reversed(pieces):
-        strength = 2 * square / (1 + square)
+    for span, share, own, control in reversed(pieces):
 
         def downwards(
-            s: float, x: np.ndarray, own: float = own, strength: float = strength, control: Any = control
+            s: float, x: np.ndarray, own: float = own, share: float = share, control: Any = control
         ) -> list[float]:
             tau = math.expm1(s)
-            P, q = strength * weight(math.sqrt(tau)) * control(s)
+            P, q = share * weight(math.sqrt(tau)) * control(s)
             gain, c = 1 / (v + tau) + P, (1 + own) / 2
             return [(1 + tau) * c * (gain * x[0] - q), (1 + tau) * (2 * c * gain * x[1] - own)]
 

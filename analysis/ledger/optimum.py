@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,16 +18,15 @@ from analysis.ledger.claim import (
     Theme,
     Verdict,
     as_printed,
-    at_least,
     at_most,
-    close,
     evidence,
     near,
+    perturbed,
     sampled,
 )
-from analysis.ledger.equations import Profile, optimum_moments
+from analysis.ledger.equations import Profile, Strength, control_strength, optimum_moments
 from analysis.ledger.mixtures import marched, ode_by_trapezoid, over_the_prior
-from analysis.ledger.tools import moments, vp_at, worst
+from analysis.ledger.tools import moments, over, vp_at, worst
 
 THEME = Theme("The RL optimum")
 REFERENCE, REWARD, BETA = gb.Gaussian(0.0, 1.0), gb.Quadratic(1.0, 1.0), 2.0  # p* = N(.5, .5)
@@ -33,7 +34,6 @@ ELSEWHERE, WISH = gb.Gaussian(0.4, 0.8), gb.Quadratic(0.7, -0.3, 0.2)
 MIXGRPO = gb.Windows([(0.5, 2.0, 1.3)])
 MODES = gb.GaussianMixture([0.4, 0.6], [-1.5, 1.5], [0.3, 0.5])
 UNLIMITED = gb.FlowMatching(1.0)  # sigma_T = inf
-V, SLOPE, TEMPERATURE = 0.6, 0.7, 1.3  # N(0, v) and r = b x at beta
 
 
 def laws(
@@ -45,45 +45,89 @@ def laws(
     return sde, ode
 
 
-def shifts(eta: Profile, process: gb.Process) -> tuple[float, float]:
-    """Mean shifts of SDE and ODE for the linear reward."""
-    sde, ode = laws(gb.Gaussian(0.0, V), gb.Linear(SLOPE), TEMPERATURE, process, eta)
-    return sde[0], ode[0]
-
-
 @THEME.claim(
     "theory 3.2",
     "simulation",
     Verdict.QUALIFIED,
     condition="the weights are normalised start by start, because RL cannot choose the start",
+    refuted_by=(
+        perturbed("It draws paths weighted by exp(r/(1.1 beta)).", beta=1.65),
+        perturbed("The weights may be normalised all together.", where=lambda **_: True),
+    ),
 )
-def rl_weights_paths_by_exp_of_the_reward() -> Evidence:
-    """RL regularised by the KL of paths draws reference paths weighted by exp(r/beta) (100,000 paths from sigma_T = 2,
-    eta = 0.8).
+def rl_weights_paths_by_exp_of_the_reward(
+    beta: float = 1.5, where: Callable[..., bool] = lambda normalised, **_: normalised == "start by start"
+) -> Evidence:
+    """RL regularised by the KL of paths draws reference paths weighted by exp(r/beta): their weighted mean and variance
+    are the optimum's (beta = 1.5, 100,000 paths from sigma_T = 2 for eta = 0.5, 0.8 and 1.5).
     """
-    process, eta, beta, n = gb.VE(2.0), 0.8, 1.5, 100_000
-    run = gb.simulate(ELSEWHERE, process, "exact", eta, 3, n, seed=5, trajectory=True)
-    assert run.trajectory is not None
-    start, end = (z.double().numpy()[:, 0] for z in (run.trajectory[0], run.samples))
+    process, n = gb.VE(2.0), 100_000
     m, v = moments(ELSEWHERE)
     rho = v / (v + 4.0)
     nodes, mass = np.polynomial.hermite_e.hermegauss(40)
-    ends = (m + rho ** ((1 + eta**2) / 2) * (start - m))[:, None] + math.sqrt(v * (1 - rho ** (eta**2))) * nodes
-    h = np.exp(WISH(ends[..., None]) / beta) @ mass / math.sqrt(2 * math.pi)
-    weights = np.exp(WISH(end[:, None]) / beta)
-    (mean, variance), _ = laws(ELSEWHERE, WISH, beta, process, eta)
+    terms = {}
+    for eta in (0.5, 0.8, 1.5):
+        run = gb.simulate(ELSEWHERE, process, "exact", eta, 3, n, seed=5, trajectory=True)
+        assert run.trajectory is not None
+        start, end = (z.double().numpy()[:, 0] for z in (run.trajectory[0], run.samples))
+        ends = (m + rho ** ((1 + eta**2) / 2) * (start - m))[:, None] + math.sqrt(v * (1 - rho ** (eta**2))) * nodes
+        h = np.exp(WISH(ends[..., None]) / beta) @ mass / math.sqrt(2 * math.pi)
+        weights = np.exp(WISH(end[:, None]) / beta)
+        (mean, variance), _ = laws(ELSEWHERE, WISH, 1.5, process, eta)
+        for normalised, w in (("start by start", weights / h), ("all together", weights / weights.mean())):
+            terms[normalised, eta, "mean"] = w * (end - mean)
+            terms[normalised, eta, "variance"] = w * ((end - mean) ** 2 - variance)
 
-    def checks(name: str, w: np.ndarray) -> list[Check]:
-        terms = {"mean": w * (end - mean), "variance": w * ((end - mean) ** 2 - variance)}
-        return [sampled(f"{name}: error of the {k}", x.mean(), 0, x.std() / math.sqrt(n)) for k, x in terms.items()]
+    def cell(normalised: str, eta: float, moment: str) -> Check:
+        x = terms[normalised, eta, moment]
+        what = f"error of the {moment}, eta = {eta:g}, {normalised}"
+        return sampled(what, x.mean(), 0, x.std() / math.sqrt(n))
 
-    return evidence(*checks("start by start", weights / h), outside=checks("all together", weights / weights.mean()))
+    axes = {"normalised": ("start by start", "all together"), "eta": (0.5, 0.8, 1.5), "moment": ("mean", "variance")}
+    return over(axes, cell, where)
 
 
-@THEME.claim("theory 3.2", "numerical", Verdict.PASS)
-def optimum_solves_its_equations() -> Evidence:
+Form = Callable[..., float]
+
+
+def slope_of_log_h(z: float, S: float, mu: float, lam: float, c: float, tau: float, eta: float) -> float:
+    """Grad log h as theory 3.2 states it, for N(mu, S) and r / beta = -lam (x - c)^2."""
+    phi = (S / (S + tau)) ** ((1 + eta**2) / 2)
+    C = S * (1 - (S / (S + tau)) ** (eta**2))
+    return -2 * lam * phi * (mu + phi * (z - mu) - c) / (1 + 2 * lam * C)
+
+
+def unreachable(z: float, S: float, mu: float, lam: float, c: float, tau: float, eta: float) -> float:
+    """The same with C = S (1 - phi^2), the spread of the end if nothing of the start were carried on."""
+    phi = (S / (S + tau)) ** ((1 + eta**2) / 2)
+    return -2 * lam * phi * (mu + phi * (z - mu) - c) / (1 + 2 * lam * S * (1 - phi**2))
+
+
+def slope_by_quadrature(z: float, S: float, mu: float, lam: float, c: float, tau: float, eta: float) -> float:
+    """Grad log E[exp(-lam (Y_0 - c)^2) | Y_tau = z], Y_0 by the moment equations in steps, the mean by quadrature."""
+    nodes, mass = np.polynomial.hermite_e.hermegauss(60)
+    levels = np.geomspace(S + tau, S, 20001)  # v + tau, falling
+    step = np.log(levels[0] / levels[1])
+    kept = np.exp(-(1 + eta**2) / 2 * np.log(levels / S))  # of a deviation at each level, at the end
+    spread = eta**2 * step * (np.sum(kept**2 * levels) - (kept[0] ** 2 * levels[0] + kept[-1] ** 2 * levels[-1]) / 2)
+    ends = mu + kept[0] * (z - mu) + math.sqrt(spread) * nodes
+    weights = mass * np.exp(-lam * (ends - c) ** 2)
+    return float(kept[0] * np.sum(weights * -2 * lam * (ends - c)) / np.sum(weights))
+
+
+@THEME.claim(
+    "theory 3.2",
+    "numerical",
+    Verdict.PASS,
+    refuted_by=(
+        perturbed("The control is eta^2 grad log h.", strength=lambda eta: eta**2),
+        perturbed("C is S (1 - phi^2).", slope=unreachable),
+    ),
+)
+def optimum_solves_its_equations(strength: Strength = control_strength, slope: Form = slope_of_log_h) -> Evidence:
     """s* = grad log q_tau + 2 eta^2/(1 + eta^2) grad log h with the affine grad log h of theory 3.2: the SDE's and the
-    ODE's law are those of the backward equation of h and of the moment equations, windows included.
+    ODE's law are those of the backward equation of h and of the moment equations, windows included, and grad log h is
+    that of E[exp(r/beta) | z] by quadrature.
     """
     checks = []
     for eta in (0.5, 2.0, MIXGRPO):
@@ -91,35 +135,56 @@ def optimum_solves_its_equations() -> Evidence:
             for name, own, law in zip(
                 ("SDE", "ODE"), (eta, 0.0), laws(ELSEWHERE, WISH, 1.1, process, eta), strict=True
             ):
-                found = optimum_moments(ELSEWHERE, WISH, 1.1, process, eta, own)
+                found = optimum_moments(ELSEWHERE, WISH, 1.1, process, eta, own, strength=strength)
                 label = "windows" if eta is MIXGRPO else f"eta = {eta:g}"
                 checks.append(at_most(f"{name}, {type(process).__name__}, {label}: error", worst(law, found), 1e-8))
+    for eta in (0.5, 1.5):
+        for z in (-1.0, 2.0):
+            where = z, 0.8, 0.4, 0.7, -0.3, 2.5, eta
+            what = f"grad log h at z = {z:g}, tau = 2.5, eta = {eta:g}"
+            checks.append(near(what, slope(*where), slope_by_quadrature(*where), 1e-6))
     return evidence(*checks)
 
 
-@THEME.claim("theory 3.2", "numerical", Verdict.QUALIFIED, condition="the prior's mean is that of q_T, or eta <= 1")
-def bias_of_the_start() -> Evidence:
+@THEME.claim(
+    "theory 3.2",
+    "numerical",
+    Verdict.QUALIFIED,
+    condition="the prior's mean is that of q_T, or eta <= 1",
+    refuted_by=(
+        perturbed("The order is rho^(eta^2/2).", order=lambda eta: eta**2 / 2),
+        perturbed("It is enough that eta <= 1.2.", where=lambda mean, eta: mean == 0 or eta <= 1.2),
+        perturbed("At eta = 0.5 and sigma_T = 1000 it is -7.9e-3.", said=-7.9e-3),
+    ),
+)
+def bias_of_the_start(
+    order: Callable[[float], float] = lambda eta: eta**2,
+    where: Callable[..., bool] = lambda mean, eta: mean == 0 or eta <= 1,
+    said: float = -8.0e-3,
+) -> Evidence:
     """The eta-SDE's law tends to p* as sigma_T -> inf, with a bias in the mean of order rho^(eta^2), rho = S/(S +
-    sigma_T^2).
+    sigma_T^2) (means 0, 0.9 and -0.5 of the reference, the prior's being 0; six eta from 0.5 to 2); for N(0, 1), beta =
+    2, r = -(x - 1)^2, eta = 0.5 and sigma_T = 1000 it is -8.0e-3, and the law N(.492, .500).
     """
 
-    def exponent(mean: float, eta: float, low: float, high: float) -> float:
+    def cell(mean: float, eta: float) -> Check:
         reference = gb.Gaussian(mean, 1.3)
         aim = float(gb.tilt(reference, REWARD, BETA).mean[0])
-        bias = [abs(laws(reference, REWARD, BETA, gb.VE(s), eta)[0][0] - aim) for s in (low, high)]
-        return math.log(bias[1] / bias[0]) / math.log((1.3 + low**2) / (1.3 + high**2))
+        bias = []
+        for exponent in (8.0, 10.0):  # rho^(eta^2) = 10^-exponent
+            sigma = math.sqrt(1.3 * (10 ** (exponent / eta**2) - 1))
+            bias.append(abs(laws(reference, REWARD, BETA, gb.VE(sigma), eta)[0][0] - aim))
+        found = math.log10(bias[0] / bias[1]) / 2 * eta**2
+        return near(f"exponent of rho, mean {mean:g}, eta = {eta:g}", found, order(eta), 0.02 * eta**2)
 
     (mean, variance), _ = laws(REFERENCE, REWARD, BETA, vp_at(1000.0), 0.5)
+    found = over({"mean": (0.0, 0.9, -0.5), "eta": (0.5, 0.8, 1.0, 1.2, 1.4, 2.0)}, cell, where)
     return evidence(
-        *(
-            near(f"exponent of rho, eta = {eta:g}", exponent(0.0, eta, low, high), eta**2, 0.02 * eta**2)
-            for eta, low, high in ((0.5, 1e5, 1e8), (1.0, 1e2, 1e4), (1.2, 1e2, 1e3))
-        ),
-        near("exponent of rho, eta = 0.5, mu = 0.9", exponent(0.9, 0.5, 1e5, 1e8), 0.25, 0.005),
-        near("bias of the mean, eta = 0.5, sigma_T = 1000", mean - 0.5, -8.0e-3, 0.05e-3),
+        *found.inside,
+        near("bias of the mean, eta = 0.5, sigma_T = 1000", mean - 0.5, said, 0.05e-3),
         as_printed("its mean", mean, ".492"),
         as_printed("its variance", variance, ".500"),
-        outside=near("exponent of rho, eta = 1.4, mu = 0.9", exponent(0.9, 1.4, 1e2, 1e3), 1.96, 0.04),
+        outside=found.outside,
     )
 
 
@@ -130,142 +195,125 @@ SAID = {
 }
 
 
-@THEME.claim("theory 3.2", "numerical", Verdict.PASS)
-def example_of_a_reused_score() -> Evidence:
+@THEME.claim(
+    "theory 3.2",
+    "numerical",
+    Verdict.PASS,
+    refuted_by=(
+        perturbed("At eta = 2 the gap is +0.604.", said=SAID | {2.0: (*SAID[2.0][:4], "0.604")}),
+        perturbed("At eta = 0.5 the ODE is N(.622, .500).", said=SAID | {0.5: (*SAID[0.5][:3], "0.500", "0.277")}),
+    ),
+)
+def example_of_a_reused_score(said: Mapping[float, tuple[str, ...]] = SAID) -> Evidence:
     """Reference N(0, 1), r = -(x - 1)^2, beta = 2, VP, sigma_T = 1000. eta = 1: gap -0.0004; eta = 2: SDE N(.500,
     .500), ODE N(.228, .758), gap -0.604; eta = 0.5: SDE N(.492, .500), ODE N(.622, .338), gap 0.277.
     """
     process, checks = vp_at(1000.0), []
-    for eta, printed in SAID.items():
+    for eta, printed in said.items():
         optimum = gb.rl_optimum(REFERENCE, REWARD, BETA, process, eta)
         (sde, ode), gap = laws(REFERENCE, REWARD, BETA, process, eta), gb.reward_gap(optimum, process, REWARD, eta)
         names = ("SDE's mean", "SDE's variance", "ODE's mean", "ODE's variance", "gap")
-        for name, value, said in zip(names, (*sde, *ode, gap), printed, strict=True):
-            checks.append(as_printed(f"{name}, eta = {eta:g}", value, said))
+        for name, value, number in zip(names, (*sde, *ode, gap), printed, strict=True):
+            checks.append(as_printed(f"{name}, eta = {eta:g}", value, number))
         (m_sde, v_sde), (m_ode, v_ode) = (optimum_moments(REFERENCE, REWARD, BETA, process, eta, e) for e in (eta, 0.0))
         by_moments = (m_sde - 1) ** 2 + v_sde - (m_ode - 1) ** 2 - v_ode
         checks.append(near(f"gap less that of the moment equations, eta = {eta:g}", float(gap) - by_moments, 0, 1e-8))
     return evidence(*checks)
 
 
-@THEME.claim("theory 3.2", "numerical", Verdict.QUALIFIED, condition="eta = 1")
-def reused_score_leaves_no_gap() -> Evidence:
-    """As sigma_T -> inf the ODE that reuses s* agrees with the SDE that was trained."""
-
-    def gap(eta: float) -> Check:
-        optimum = gb.rl_optimum(REFERENCE, REWARD, BETA, UNLIMITED, eta)
-        return near(f"gap, eta = {eta:g}", gb.reward_gap(optimum, UNLIMITED, REWARD, eta), 0, 1e-6)
-
-    return evidence(gap(1.0), outside=[gap(eta) for eta in (0.5, 0.8, 1.2, 1.5, 2.0)])
-
-
-@THEME.claim("theory 3.2", "numerical", Verdict.PASS)
-def shifts_of_a_linear_reward() -> Evidence:
-    """For r = b x and N(m, v) the SDE's mean moves by (b v/beta)(1 - r^(2 eta^2)) and the ODE's by (b v/beta) 2 (1 -
-    r^(eta^2))/(1 + eta^2), r = sqrt(rho): ODE/SDE = 2/((1 + eta^2)(1 + r^(eta^2))).
-    """
-    checks, aim = [], SLOPE * V / TEMPERATURE
-    for eta in (0.5, 1.0, 2.0):
-        for sigma_T in (3.0, 40.0):
-            process, r = gb.VE(sigma_T), math.sqrt(V / (V + sigma_T**2))
-            said = aim * (1 - r ** (2 * eta**2)), aim * 2 * (1 - r ** (eta**2)) / (1 + eta**2)
-            setting = gb.Gaussian(0.0, V), gb.Linear(SLOPE), TEMPERATURE, process, eta
-            integrated = [optimum_moments(*setting, own)[0] for own in (eta, 0.0)]
-            label = f"eta = {eta:g}, sigma_T = {sigma_T:g}"
-            checks += [
-                at_most(f"error against the moment equations, {label}", worst(said, integrated), 1e-8),
-                at_most(f"error of the library, {label}", worst(shifts(eta, process), said), 1e-12),
-                near(f"ratio, {label}", said[1] / said[0], 2 / ((1 + eta**2) * (1 + r ** (eta**2))), 1e-12),
-            ]
-    return evidence(*checks)
-
-
-@THEME.claim("theory 3.2", "numerical", Verdict.PASS)
-def memoryless_ratios() -> Evidence:
-    """For a linear reward ODE/SDE is 1.6, 1, 0.82, 0.615, 0.4 at eta = 0.5, 1, 1.2, 1.5, 2 in the memoryless limit; at
-    sigma_T = 3 and eta = 1 it is still 0.76 (v = 1).
-    """
-    checks = []
-    for eta, said in ((0.5, "1.6"), (1.0, "1"), (1.2, "0.82"), (1.5, "0.615"), (2.0, "0.4")):
-        sde, ode = shifts(eta, UNLIMITED)
-        checks.append(as_printed(f"eta = {eta:g}", ode / sde, said))
-    sde, ode = (moment[0] for moment in laws(REFERENCE, gb.Linear(1.0), 1.0, gb.VE(3.0), 1.0))
-    return evidence(*checks, as_printed("eta = 1, sigma_T = 3", ode / sde, "0.76"))
-
-
 @THEME.claim(
     "theory 3.2",
     "numerical",
     Verdict.QUALIFIED,
-    condition="where eta < 1 the start is nearly forgotten: r^(eta^2) < (1 - eta^2)/(1 + eta^2), r < .13 at eta = .5",
+    condition="eta = 1",
+    refuted_by=(
+        perturbed("A gap of 1e-5 is left.", claimed=1e-5),
+        perturbed("It does so for eta from 0.99 to 1.01.", where=lambda eta, **_: abs(eta - 1) < 0.02),
+    ),
 )
-def ode_over_tilts_below_eta_1_and_under_tilts_above() -> Evidence:
-    """The ODE that reuses s* over-tilts for eta < 1 and under-tilts for eta > 1: its mean moves further than the SDE's,
-    or less far.
+def reused_score_leaves_no_gap(
+    claimed: float = 0.0, where: Callable[..., bool] = lambda eta, **_: eta == 1
+) -> Evidence:
+    """As sigma_T -> inf the ODE that reuses s* agrees with the SDE that was trained (quadratic and linear reward, nine
+    eta from 0.4 to 2, to 1e-6).
     """
+    rewards = {"quadratic": REWARD, "linear": gb.Linear(0.7)}
 
-    def ratio(eta: float, sigma_T: float) -> float:
-        sde, ode = shifts(eta, gb.VE(sigma_T))
-        return ode / sde
+    def cell(reward: str, eta: float) -> Check:
+        optimum = gb.rl_optimum(REFERENCE, rewards[reward], BETA, UNLIMITED, eta)
+        gap = gb.reward_gap(optimum, UNLIMITED, rewards[reward], eta)
+        return near(f"gap, {reward}, eta = {eta:g}", gap, claimed, 1e-6)
 
-    edge = math.sqrt(V * (0.6**-8 - 1))  # r = .6^4
-    return evidence(
-        *(at_least(f"eta = {eta:g}, sigma_T = 1e4", ratio(eta, 1e4), 1) for eta in (0.5, 0.8)),
-        *(at_most(f"eta = {eta:g}, sigma_T = {s:g}", ratio(eta, s), 1) for eta in (1.2, 2.0) for s in (1.0, 1e4)),
-        near("eta = 0.5 where r^(1/4) = .6", ratio(0.5, edge), 1, 1e-9),
-        outside=[at_least(f"eta = {eta:g}, sigma_T = 3", ratio(eta, 3.0), 1) for eta in (0.5, 0.8)],
-    )
+    axes = {"reward": tuple(rewards), "eta": (0.4, 0.5, 0.8, 0.99, 1.0, 1.01, 1.2, 1.5, 2.0)}
+    return over(axes, cell, where)
 
 
-@THEME.claim("theory 3.2", "numerical", Verdict.PASS)
-def windowed_optimum_never_reaches_the_target() -> Evidence:
-    """With an SDE window [sigma_a, sigma_b] and ODE elsewhere the optimum never reaches p*: for a linear reward it
-    misses the share ((v + sigma_a^2)/(v + sigma_b^2))^(eta^2) of the shift, at least (sigma_a/sigma_b)^(2 eta^2).
-    """
-    process, eta, aim, checks, missing = vp_at(1000.0), 1.2, SLOPE * V / TEMPERATURE, [], []
-    for low in (0.05, 0.4, 3.0, 30.0):
-        window = gb.Windows([(low, 2 * low, eta)])
-        said = ((V + low**2) / (V + 4 * low**2)) ** (eta**2)
-        setting = gb.Gaussian(0.0, V), gb.Linear(SLOPE), TEMPERATURE, process, window
-        found = 1 - optimum_moments(*setting, window)[0] / aim
-        checks.append(near(f"share missed, window from {low:g}: moment equations", found, said, 1e-8))
-        missing.append(1 - shifts(window, process)[0] / aim)
-        checks.append(near(f"share missed, window from {low:g}", missing[-1], said, 1e-10))
-    sde, _ = laws(REFERENCE, REWARD, BETA, process, MIXGRPO)
-    return evidence(
-        *checks,
-        at_least("smallest share missed", min(missing), 0.25 ** (eta**2)),
-        close("share missed from 30 over that limit", missing[-1], 0.25 ** (eta**2), 2e-3),
-        at_most("steps in the share as the window rises", np.max(np.diff(missing)), 0),
-        at_least("distance of the mean from p*, quadratic reward", abs(sde[0] - 0.5), 0.02),
-    )
+Expected = Callable[..., float]
 
 
-@THEME.claim("project", "numerical", Verdict.PASS, slow=True)
-def optimum_of_a_mixture() -> Evidence:
+def start_by_start(process: gb.Process, y: np.ndarray, u: np.ndarray, h: np.ndarray) -> float:
+    """E over the prior of u/h."""
+    return over_the_prior(process, y, u / h)
+
+
+def all_together(process: gb.Process, y: np.ndarray, u: np.ndarray, h: np.ndarray) -> float:
+    """E of u over E of h."""
+    return over_the_prior(process, y, u) / over_the_prior(process, y, h)
+
+
+@cache
+def line_gap(sigma_T: float, eta: float) -> Any:
+    """The optimum on two modes for r = -(x - 1)^2/2 and beta = 1."""
+    return gb.line_optimum(MODES, gb.Quadratic(0.5, 1.0), 1.0, vp_at(sigma_T), eta)
+
+
+@THEME.claim(
+    "project",
+    "numerical",
+    Verdict.PASS,
+    slow=True,
+    refuted_by=(
+        perturbed("It is E[r exp(r/beta)]/E[h] over the prior.", expected=all_together),
+        perturbed("At eta = 1 the ODE is that of the target tilted at 1.02 beta.", beta=1.02),
+    ),
+)
+def optimum_of_a_mixture(expected: Expected = start_by_start, beta: float = 1.0) -> Evidence:
     """On two modes the trained SDE's reward is E over the prior of E[r exp(r/beta) | z]/h(z), both from the backward
-    equation, and at eta = 1 the ODE is that of p* (sigma_T = 4).
+    equation, and at eta = 1 the ODE is that of p* (beta = 1, sigma_T = 4).
     """
     process, reward, checks = vp_at(4.0), gb.Quadratic(0.5, 1.0), []
-    tilted = gb.tilt(MODES, reward, 1.0)
+    tilted = gb.tilt(MODES, reward, beta)
     for eta in (0.5, 1.0):
-        found, levels = gb.line_optimum(MODES, reward, 1.0, process, eta), []
+        levels = []
         for level in (8, 16):
             y, h = marched(MODES, 4.0, eta, level, lambda y: np.exp(reward(y[:, None])))
             _, u = marched(MODES, 4.0, eta, level, lambda y: reward(y[:, None]) * np.exp(reward(y[:, None])))
-            levels.append(over_the_prior(process, y, u / h))
+            levels.append(expected(process, y, u, h))
         by_equation = (4 * levels[1] - levels[0]) / 3
-        checks.append(near(f"E r of the SDE, eta = {eta:g}", found.sde[0].value, by_equation, 2e-7))
+        checks.append(near(f"E r of the SDE, eta = {eta:g}", line_gap(4.0, eta).sde[0].value, by_equation, 2e-7))
     own = float(reward.expectation(tilted)) + ode_by_trapezoid(tilted, process, reward)
-    return evidence(*checks, near("E r of the ODE, eta = 1", found.ode[0][0].value, own, 2e-6))
+    return evidence(*checks, near("E r of the ODE, eta = 1", line_gap(4.0, 1.0).ode[0][0].value, own, 2e-6))
 
 
-@THEME.claim("project", "numerical", Verdict.QUALIFIED, condition="eta = 1", slow=True)
-def reused_score_leaves_no_gap_on_a_mixture() -> Evidence:
-    """On two modes too the ODE that reuses s* earns what the trained SDE earns, to 0.005 (sigma_T = 100)."""
-    reward = gb.Quadratic(0.5, 1.0)
+@THEME.claim(
+    "project",
+    "numerical",
+    Verdict.QUALIFIED,
+    condition="eta = 1",
+    slow=True,
+    refuted_by=(
+        perturbed("A gap of 0.01 is left.", claimed=0.01),
+        perturbed("It does so from eta = 0.9 to 1.1.", where=lambda eta: abs(eta - 1) < 0.11),
+    ),
+)
+def reused_score_leaves_no_gap_on_a_mixture(
+    claimed: float = 0.0, where: Callable[..., bool] = lambda eta: eta == 1
+) -> Evidence:
+    """On two modes too the ODE that reuses s* earns what the trained SDE earns, to 0.005 (sigma_T = 100, eta = 0.5,
+    0.9, 1, 1.1, 2).
+    """
 
-    def gap(eta: float) -> Check:
-        return near(f"gap, eta = {eta:g}", gb.line_optimum(MODES, reward, 1.0, vp_at(100.0), eta).gap.value, 0, 0.005)
+    def cell(eta: float) -> Check:
+        return near(f"gap, eta = {eta:g}", line_gap(100.0, eta).gap.value, claimed, 0.005)
 
-    return evidence(gap(1.0), outside=[gap(0.5), gap(2.0)])
+    return over({"eta": (0.5, 0.9, 1.0, 1.1, 2.0)}, cell, where)
