@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._validate import Array, count, number, positive, real
-from gapbound.eta import Eta, Windows, checked, log_variance_ratio, segments, squared_integral
+from gapbound.eta import Eta, Windows, checked, log_variance_ratio, squared_integral
 from gapbound.process import Process, checked_process
 
 LARGEST_EDGE = 1e150  # a window's lower edge is squared
@@ -173,12 +173,16 @@ def _owned(
 ) -> list[tuple[float, float, int]]:
     """Ranges of noise in which nothing jumps, each with the window that was the last to train it; below sigma_T."""
     sigma_T = float(np.asarray(process.sigma_T))
-    found = []
-    for low, high, values in segments(*visits, *([] if eta is None else [eta])):
-        owners = [k for k, value in enumerate(values[: len(visits)]) if value > 0]
-        if owners and low < sigma_T:
-            found.append((low, min(high, sigma_T), owners[-1]))
-    return found
+    profiles = [*visits, eta] if isinstance(eta, Windows) else [*visits]
+    edges = {0.0, sigma_T} | {edge for own in profiles for window in own.windows for edge in window[:2]}
+    cuts = sorted(edge for edge in edges if edge <= sigma_T)
+    last, place = [-1] * (len(cuts) - 1), {edge: k for k, edge in enumerate(cuts)}
+    for k, own in enumerate(visits):
+        for low, high, value in own.windows:
+            if value > 0 and low < sigma_T:
+                start, stop = place[low], place[min(high, sigma_T)]
+                last[start:stop] = [k] * (stop - start)
+    return [(*ends, k) for ends, k in zip(itertools.pairwise(cuts), last, strict=True) if k >= 0]
 
 
 def checked_visits(windows: Sequence[Windows], process: Process) -> list[Windows]:

@@ -47,7 +47,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-SOURCE = re.compile(r"paper|theory \d(\.\d)?|project")
+SOURCE = re.compile(r"paper|theory \d+(\.\d)?|project")
 METHODS = ("symbolic", "numerical", "simulation", "property")
 RELATIONS = ("=", "<=", ">=", "is")
 ROUNDING = 1e-8  # what is smaller is mostly rounding: one digit of it is printed
