@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.special import stdtrit
 
+from gapbound._door import door
 from gapbound._validate import Array, confidence, count
 from gapbound.chain import levels
 from gapbound.eta import Eta, Windows, checked
@@ -51,6 +52,7 @@ class GapEstimate:
     draws: int
 
 
+@door(infinite=True)
 def estimate_gap(
     model: Model,
     process: Process,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import choice, flag
 from gapbound.affine import AffineScore
 from gapbound.chain import affine_steps, apply_step, diagonalised, initial_std, rotated_law
@@ -23,6 +24,7 @@ from gapbound.process import VP
 from gapbound.schedule import SPACINGS, from_diffusers
 
 
+@door()
 def pipeline_law(model: Gaussian | AffineScore, config: Mapping[str, Any], steps: int, eta: float = 0.0) -> Gaussian:
     r"""Law, in z, of ``steps`` steps of diffusers' ``DDIMScheduler`` on a Gaussian or affine score model.
 

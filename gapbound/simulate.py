@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapbound._door import door
 from gapbound._validate import Array, choice, count, flag
 from gapbound._validate import seed as checked_seed
 from gapbound.chain import levels
@@ -44,6 +45,7 @@ class Simulation:
     log_prob: list[Tensor | None] | None = None
 
 
+@door(infinite=True)
 def simulate(
     model: Model,
     process: Process,

@@ -348,3 +348,12 @@ def test_a_steps_signal_and_its_best_eta_keep_their_digits_where_nothing_is_forg
 def test_a_phase_diagram_refuses_lists_that_say_nothing(arguments, error, message):
     with pytest.raises(error, match=message):
         gb.training.phase_diagram(gb.Gaussian(0.0, 1.0), gb.Linear(1.0), **{"etas": (1.0,)} | arguments)
+
+
+def test_nothing_raises_or_warns_where_numpy_is_told_to_raise():
+    task = gb.training.Task(gb.Gaussian(0.0, 1.0), gb.VP(20.0), gb.Linear(1e-200))
+    with np.errstate(all="raise"):
+        gb.training.train(task, iterations=2)
+        gb.training.gradient_moments(task, gb.training.Consistent.of(task))
+        gb.training.signal_share(1e-300, 1e3, 1e-3, 30.0)  # underflows to 0
+        gb.simulate(gb.Gaussian(0.0, 1e-200), gb.VE(1e-100), n=4, steps=3, dtype=torch.float64)

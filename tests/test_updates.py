@@ -368,7 +368,11 @@ def test_samples_that_are_not_kept_are_not_looked_at():
         (lambda: group_advantage(torch.zeros(3, 0)), ValueError, r"a last axis of at least one member, got .*\(3, 0\)"),
         (lambda: group_advantage(torch.tensor(1.0)), ValueError, "a last axis of at least one member"),
         (lambda: step_kl(t(1e300), t(-1e300), 1e-9), ValueError, "entries of the KL are NaN or infinite"),
-        (lambda: updates.adapted_weight(1e308, 3.0, 1.0, 2.0), ValueError, "the weight leaves the range of float64"),
+        (
+            lambda: updates.adapted_weight(1e308, 3.0, 1.0, 2.0),
+            ValueError,
+            "adapted_weight leaves the range of",
+        ),
         (lambda: summed_clip(1e-4, 10**400), ValueError, "entries must be at most 9007199254740992"),
         (lambda: kl_rescaling(1.0, np.nextafter(1.0, 0.0), 1e-200), ValueError, "no KL to rescale|is not finite"),
         (

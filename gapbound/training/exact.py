@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapbound._door import door
 from gapbound._validate import choice, count, flag, number, positive
 from gapbound.training.history import Samplers, Trained, exact_record, gathered, initial_policy
 from gapbound.training.path import Path, expected_reward, path, path_kl
@@ -41,6 +42,7 @@ def objective(task: Task, policy: AffinePolicy, walk: Walk | None = None, kl: st
     return value, law.variance[-1]
 
 
+@door()
 @torch.inference_mode(False)
 @torch.enable_grad()
 def train(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, count, non_negative, positive
 from gapbound.gaussian import Gaussian
 from gapbound.process import VP
@@ -93,6 +94,7 @@ class Phase:
         return np.diff(self.ode_at_kl_1, axis=2) > 0
 
 
+@door()
 def phase_diagram(
     reference: Gaussian,
     reward: Linear | Quadratic,

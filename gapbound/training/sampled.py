@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapbound._door import door
 from gapbound._validate import choice, count, number, positive
 from gapbound._validate import seed as checked_seed
 from gapbound.gaussian import Gaussian
@@ -34,6 +35,7 @@ FORMS = ("ddpo", "grpo")
 EVALUATION = 4096  # paths of every record of a network
 
 
+@door()
 @torch.inference_mode(False)
 @torch.enable_grad()
 def train_sampled(

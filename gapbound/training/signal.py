@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gapbound._door import door
 from gapbound._validate import Array, broadcastable, non_negative, positive
 from gapbound.training.path import path
 from gapbound.training.policy import AffinePolicy, Consistent
@@ -51,6 +52,7 @@ class GradientMoments:
         return _ratio(self.gain_mean**2, self.gain_variance)
 
 
+@door()
 def gradient_moments(task: Task, policy: AffinePolicy) -> GradientMoments:
     r"""Exact moments of the score-function gradient with the baseline E r, per step, for affine policies.
 
@@ -87,6 +89,7 @@ def gradient_moments(task: Task, policy: AffinePolicy) -> GradientMoments:
     return GradientMoments(first[0], second[0] - first[0] ** 2, first[1], second[1] - first[1] ** 2, c)
 
 
+@door()
 def mean_signal(task: Task) -> tuple[Array, Array]:
     r"""Mean and variance of one path's gradient for the mean of the consistent family, shapes \*batch.
 
@@ -114,6 +117,7 @@ def mean_signal(task: Task) -> tuple[Array, Array]:
     return mean, square - mean**2
 
 
+@door()
 def fisher_information(task: Task) -> Array:
     r"""Fisher information of the path about the consistent family's mean, steps with a density: sum_k w_k^2.
 
@@ -127,6 +131,7 @@ def fisher_information(task: Task) -> Array:
     return (_score_weights(task) ** 2).sum(0)
 
 
+@door()
 def fisher_limit(variance: Any, sigma_T: Any, eta: Any) -> Array:
     r"""The limit of ``fisher_information`` for small steps: (1+eta^2)^2/(4 eta^2) (1/v - 1/(v + sigma_T^2)).
 
@@ -139,6 +144,7 @@ def fisher_limit(variance: Any, sigma_T: Any, eta: Any) -> Array:
     return ((e + 1 / e) / 2) ** 2 / (1 + (np.sqrt(v) / sigma) ** 2) / v
 
 
+@door()
 def signal_share(variance: Any, sigma: Any, sigma_next: Any, eta: Any) -> Array:
     r"""The part of Var Y_0 that one step's noise explains, for N(m, v) and exact-marginal kernels.
 
@@ -156,6 +162,7 @@ def signal_share(variance: Any, sigma: Any, sigma_next: Any, eta: Any) -> Array:
     return np.exp(e**2 * log_a) * -np.expm1(e**2 * log_q)
 
 
+@door()
 def best_eta(variance: Any, sigma: Any, sigma_next: Any) -> Array:
     r"""The eta at which a step's ``signal_share`` is largest: eta^2 = log(log(a q) / log a) / (-log q).
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gapbound._door import door
 from gapbound._tensors import finite_tensor, real_tensor
 from gapbound._validate import choice, count, finite, number, positive
 
@@ -37,6 +38,7 @@ class Advantage:
     clamped: int = 0
 
 
+@door()
 def group_advantage(reward: Tensor, failed: str = "raise", spread: str = "group") -> Advantage:
     r"""GRPO: ``A = (r - mean) / std``, mean within each group, the last axis; stds divide by the number of members.
 
@@ -77,6 +79,7 @@ def group_advantage(reward: Tensor, failed: str = "raise", spread: str = "group"
     return Advantage(value, kept, int((~spreads).sum()), int((~valid).sum()))
 
 
+@door()
 def combined_advantage(parts: Mapping[str, Advantage], weights: Mapping[str, float]) -> Advantage:
     r"""Several rewards, each normalised by itself: ``A = sum_k w_k A_k``.
 
@@ -144,6 +147,7 @@ class PromptBuffer:
         return PromptBuffer(self.size, self.at_least, grown)
 
 
+@door()
 def prompt_advantage(
     buffer: PromptBuffer, prompts: Sequence[str], reward: Tensor, clamp: float = 5.0, failed: str = "raise"
 ) -> tuple[Advantage, PromptBuffer]:
