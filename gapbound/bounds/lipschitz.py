@@ -25,7 +25,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from gapbound._validate import Array
 from gapbound.bounds.constants import Decay, has_one_covariance, knots
@@ -125,6 +124,8 @@ def enclosing_radius(points: Array) -> float:
 
 def _tabulated(kappa: Callable[[Any], Array], floor: float, sigma_T: float, source: str) -> Profile:
     """K by a cubic spline of kappa over log(floor + tau), lowered by what half the table changes."""
+    from scipy.interpolate import CubicSpline  # a quarter of a second to load
+
     top = math.log1p(sigma_T**2 / floor)
     theta = np.linspace(0, top, 2 * LEVELS + 1)
     slope = kappa(floor * np.expm1(theta)) * floor * np.exp(theta)
