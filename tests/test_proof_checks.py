@@ -53,10 +53,43 @@ def exists(entry):
     return not function or re.search(rf"^(def|class) {function}\b", source.read_text(), re.M) is not None
 
 
-def test_every_theorem_says_what_checks_it():
-    assert len(theorems()) >= 11
+STATEMENT = re.compile(r"\\begin\{(theorem|lemma|proposition|corollary|example|checked)\}(.*?)\\end\{\1\}", re.S)
+
+
+def unchecked(text):
+    """Statements, by label or their first words, that no ``checked`` environment follows before the next statement."""
+    found = [(kind, body) for kind, body in STATEMENT.findall(text)]
+    following = [*found[1:], ("end", "")]
+    return [
+        (re.search(r"\\label\{([^}]*)\}", body) or re.search(r"(.{0,40})", body))[1]
+        for (kind, body), (after, names) in zip(found, following, strict=True)
+        if kind != "checked" and not (after == "checked" and NAME.search(names))
+    ]
+
+
+def test_every_statement_says_what_checks_it():
+    statements = sum(
+        len(re.findall(r"\\begin\{(?:theorem|lemma|proposition|corollary|example)\}", t)) for t in theorems().values()
+    )
+    assert statements >= 50
+    assert {name: unchecked(text) for name, text in theorems().items() if unchecked(text)} == {}
+
+
+def test_every_check_of_a_statement_can_fail():
+    """Each list of checks holds a test, a symbolic check or a claim; functions of the library alone check nothing."""
+    kinds = re.compile(r"tests\.|analysis\.(proofs|ledger)\.")
     for name, text in theorems().items():
-        assert re.search(r"\\begin\{checked\}\s*\\code\{", text), name
+        for kind, body in STATEMENT.findall(text):
+            assert kind != "checked" or any(kinds.match(entry) for entry in NAME.findall(body)), (name, body)
+
+
+def test_a_statement_without_checks_is_noticed():
+    lemma = r"\begin{lemma}\label{lem:a} So. \end{lemma} \begin{proof} Thus. \end{proof}"
+    checks = r"\begin{checked} \code{tests.test_law::test_windows_compose}. \end{checked}"
+    assert unchecked(lemma + checks) == []
+    assert unchecked(lemma + lemma + checks) == ["lem:a"]
+    assert unchecked(lemma + checks + lemma) == ["lem:a"]
+    assert unchecked(lemma + r"\begin{checked} by reading. \end{checked}") == ["lem:a"]
 
 
 def test_whatever_the_paper_names_exists_and_every_check_is_named():

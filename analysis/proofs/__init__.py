@@ -5,9 +5,13 @@
 | ``fields`` | identities between densities, density ratios and value functions of any shape |
 | ``gaussians`` | closed forms on Gaussian targets, and the counterexamples |
 | ``inequalities`` | differences written as squares, curvature, mixtures |
+| ``fine_tuning`` | the optimum of KL-regularised RL, with stochasticity everywhere or in a window |
+| ``paths`` | path KL, Fisher information, shares of steps, and the start from pure noise |
+| ``chains`` | samplers of N steps, and the regulator that RL on them is |
+| ``guidance`` | laws of guided samplers |
 """
 
-from analysis.proofs import fields, gaussians, inequalities
+from analysis.proofs import chains, fields, fine_tuning, gaussians, guidance, inequalities, paths
 from analysis.proofs.registry import CHECKS
 
-__all__ = ["CHECKS", "fields", "gaussians", "inequalities"]
+__all__ = ["CHECKS", "chains", "fields", "fine_tuning", "gaussians", "guidance", "inequalities", "paths"]

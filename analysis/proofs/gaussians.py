@@ -118,13 +118,20 @@ def gaussian_divergences(slip: Expr = 1) -> Residuals:
 
 @check
 def chi_square_bound_is_attained_to_first_order(slip: Expr = 1) -> Residuals:
-    """B1 over the error of a linear reward tends to 1 with the shift, for the ODE and for the SDE (v_pi = v + S)."""
+    """B1 over the error of a linear reward tends to 1 with the shift, for the ODE and for the SDE (v_pi = v + S).
+
+    The sum of both over the gap tends to (1 + rho^(eta^2/2))/(1 - rho^(eta^2/2)).
+    """
     delta = sp.Symbol("delta", positive=True)
     rho = v / (v + S)
     distance = sp.sqrt(sp.exp(delta**2 / (v + S)) - 1)
-    for_ode = sp.sqrt(v) * distance / (delta * sp.sqrt(rho))
-    for_sde = sp.sqrt(v) * distance * rho ** (eta**2 / 2) / (delta * rho**HALF_POWER)
-    return tuple(sp.simplify(sp.limit(sp.simplify(ratio), delta, 0) - slip) for ratio in (for_ode, for_sde))
+    bounds = sp.sqrt(v) * distance, sp.sqrt(v) * distance * rho ** (eta**2 / 2)
+    errors = delta * sp.sqrt(rho), delta * rho**HALF_POWER
+    ratios = [bound / error for bound, error in zip(bounds, errors, strict=True)]
+    of_the_gap = sum(bounds) / (errors[0] - errors[1])
+    left = rho ** (eta**2 / 2)
+    limits = [(ratio, 1) for ratio in ratios] + [(of_the_gap, (1 + left) / (1 - left))]
+    return tuple(sp.simplify(sp.limit(sp.simplify(ratio), delta, 0) - slip * expected) for ratio, expected in limits)
 
 
 @check
@@ -190,3 +197,16 @@ def infinite_chi_square_breaks_every_bound(slip: Expr = 1) -> Residuals:
     """Exp(a x^2) is in L^2(p*) for a < 1/(4v), in L^1 of the ODE's law for a < 1/(2 v_pi rho): equal at 2(v + S)."""
     v_pi = 2 * slip * (v + S)
     return (sp.simplify(1 / (4 * v) - 1 / (2 * v_pi * v / (v + S))),)
+
+
+@check
+def value_functions_solve_the_backward_equation(slip: Expr = 1) -> Residuals:
+    """E[Y_0 | Y_tau = z] and E[Y_0^2 | ...] on N(m, v) solve d tau u = c s u' + eta^2/2 u'', and are z, z^2 at 0."""
+    phi = (v / (v + tau)) ** HALF_POWER
+    mean = m + phi * (z - m)
+    residuals = []
+    for value, end in ((mean, z), (mean**2 + v - phi**2 * (v + tau), z**2)):
+        drift = -slip * HALF_POWER * (z - m) / (v + tau) * value.diff(z)
+        residuals += [sp.simplify(value.diff(tau) - drift - eta**2 / 2 * value.diff(z, 2))]
+        residuals += [sp.simplify(value.subs(tau, 0) - end)]
+    return tuple(residuals)

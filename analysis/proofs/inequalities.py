@@ -146,3 +146,42 @@ def best_weights_of_cauchy_schwarz(slip: Expr = 1) -> Residuals:
     roots = sum(a / sp.sqrt(b) for a, b in zip(w, c, strict=True))
     cubic = sum((a / sp.sqrt(b) / roots) ** 3 * b / a**2 for a, b in zip(w, c, strict=True))
     return sp.simplify(value - slip / total - squares), sp.simplify(cubic - roots**-2)
+
+
+@check
+def continuation_beyond_the_grid(slip: Expr = 1) -> Residuals:
+    """The derivative that decides the supersolution, the quotient's ends for a power, and a constant's quotient."""
+    lam, m, w, L, length, nu, theta, gap = sp.symbols("lambda m w L ell nu theta d", positive=True)
+    N, tail = sp.Function("N")(z), sp.Function("T")(z)
+    G, g = sp.Function("G")(z), sp.Function("g")(z)
+    survival = sp.Function("S")(z)
+    rules = {N.diff(z): -(z - m) / w * N, tail.diff(z): -G * N, survival.diff(z): -N, G.diff(z): g}
+    slack = (lam * g * N - survival * L - tail).diff(z).subs(rules)
+    needed = N * (lam * (g.diff(z) - g * (z - m) / w) + slip * (L + G))
+    start = nu / theta
+    x = sp.Symbol("x", positive=True)
+    quotient = length / start * x**2 / (x**2 / w + x * (gap - start) / w - (nu - 1))
+    ends = w * length / (gap - w * theta * (1 - 1 / nu)), w * length * theta / nu
+    excess = (w * N - (z - m) * survival).diff(z).subs(rules) + survival  # of int_z^oo (y - z) N(y) dy
+    return (
+        sp.simplify(slack - needed),
+        sp.simplify(quotient.subs(x, start) - slip * ends[0]),
+        sp.simplify(sp.limit(quotient, x, sp.oo) - slip * ends[1]),
+        sp.simplify(excess),
+    )
+
+
+@check
+def noise_left_costs_the_trace(slip: Expr = 1) -> Residuals:
+    """E r(x + sigma eps) - r(x) = -sigma^2 tr A for r = -(x - c)'A(x - c) + b'x in the plane."""
+    x, centre, b, noise = (sp.Matrix(sp.symbols(f"{name}_1:3", real=True)) for name in ("x", "c", "b", "e"))
+    A = sp.Matrix(2, 2, sp.symbols("A_11 A_12 A_12 A_22", real=True))
+    sigma = sp.Symbol("sigma", positive=True)
+
+    def r(point: Expr) -> Expr:
+        return (b.T * point - (point - centre).T * A * (point - centre))[0]
+
+    change = sp.Poly(sp.expand(r(x + sigma * noise) - r(x)), *noise)
+    moments = {0: 1, 1: 0, 2: 1}
+    mean = sum(factor * moments[i] * moments[j] for (i, j), factor in change.terms())
+    return (sp.expand(mean + slip * sigma**2 * A.trace()),)
