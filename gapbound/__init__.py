@@ -27,6 +27,7 @@ from gapbound.gaussian import Gaussian
 from gapbound.grid import grid
 from gapbound.kernel import sampler_table
 from gapbound.law import terminal_law
+from gapbound.matched import matched_eta, matched_etas
 from gapbound.mixture import GaussianMixture
 from gapbound.moving_optimum import moving_optimum, moving_optimum_discrete
 from gapbound.moving_windows import beta_schedule, equal_windows, moving_shift, sliding_windows
@@ -76,6 +77,8 @@ __all__ = [
     "grid",
     "guided",
     "line_optimum",
+    "matched_eta",
+    "matched_etas",
     "moving_optimum",
     "moving_optimum_discrete",
     "moving_shift",

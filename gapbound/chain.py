@@ -163,6 +163,8 @@ def _compose(model: Gaussian | AffineScore, sigma: Array, sigma_next: Array, ker
         after = replace(kernel, std=0.0 * kernel.std, raised=None)
         return _noise_first(_compose(model, kernel.raised, sigma_next, after), S, diagonal)
     start = np.isinf(sigma)  # there D = E[x_0], and the state is the noise itself: z_T / sigma_T
+    if start.all():
+        return AffineStep(_lift(kernel.carry, diagonal) * unit, model.pure_noise_mean, S)
     sigma = np.where(start, 1.0, sigma)
     gain, offset = model.gain(sigma[..., 0]), model.offset(sigma[..., 0])
     kept = model.kept(sigma[..., 0])

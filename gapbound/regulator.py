@@ -48,6 +48,7 @@ class RLOptimumDiscrete(AffineScore):
         sigmas: its grid, shape (N + 1,).
         gains: what the control adds to the reference's gain on each step, shape (N, \*batch, d, d).
         pulls: what it adds to the offset, shape (N, \*batch, d).
+        first: what it adds to the reference's denoised mean on a first step from sigma_T = inf, shape (\*batch, d).
     """
 
     reference: Gaussian | AffineScore
@@ -57,6 +58,7 @@ class RLOptimumDiscrete(AffineScore):
     sigmas: Array
     gains: Array
     pulls: Array
+    first: Array
 
     @property
     def dim(self) -> int:
@@ -87,8 +89,8 @@ class RLOptimumDiscrete(AffineScore):
 
     @property
     def pure_noise_mean(self) -> Array:
-        """That of the reference, and not used: a chain from sigma = inf has a first level that is not the grid's."""
-        return self.reference.pure_noise_mean
+        """That of the reference, moved by the control where the grid starts at sigma = inf."""
+        return self.reference.pure_noise_mean + self.first
 
     @property
     @door()
@@ -135,7 +137,7 @@ class RLOptimumDiscrete(AffineScore):
         return k
 
 
-@door()
+@door(infinite=True)
 def rl_optimum_discrete(
     reference: Gaussian | AffineScore,
     reward: Quadratic | Linear,
@@ -153,6 +155,8 @@ def rl_optimum_discrete(
 
     It converges to ``rl_optimum`` at order 1 in the step. Its ``law`` is what the policy draws; ``discrete_law`` and
     ``simulate`` take it with ``sigmas=optimum.sigmas``, for any sampler that evaluates the model at levels of the grid.
+    From sigma_T = inf (flow matching from t = 1) the first step of a policy that forgets x_T there moves by a constant,
+    which the network stores as its prediction of x_0; ``sigmas[0]`` is then infinite.
 
     Args:
         reference: Gaussian or affine score (``guided``), any batch.
@@ -167,8 +171,8 @@ def rl_optimum_discrete(
         t_min: where it stops; the reward is given to z there.
 
     Raises:
-        ValueError: an unknown sampler, T or eta that is an array, sigma_T = inf, E r - beta KL without a maximum (says
-            about which beta has one), and what ``discrete_law`` refuses.
+        ValueError: an unknown sampler, T or eta that is an array, a policy that carries x_T from sigma_T = inf, E r -
+            beta KL without a maximum (says about which beta has one), and what ``discrete_law`` refuses.
         TypeError: another reward or reference.
     """
     model, beta = untrained(reference, reward, beta, process, sampler, eta, steps, sigmas, grid, t_min)
@@ -196,11 +200,9 @@ def untrained(
     grid_levels = levels(process, steps, sigmas, grid, t_min)
     if grid_levels.ndim != 1 or not (isinstance(own, Windows) or own.ndim == 0):
         raise ValueError("a discrete optimum takes one T and one eta, got an array; call once for each")
-    if np.isinf(grid_levels[0]):
-        raise ValueError("a discrete optimum cannot start at sigma_T = inf; start flow matching at t_max < 1")
     batch = broadcastable("the batch of the reference and beta", reference.batch_shape, beta.shape)
     pulls = np.zeros((len(grid_levels) - 1, *batch, reference.dim))
-    return RLOptimumDiscrete(reference, process, sampler, own, grid_levels, diag(pulls), pulls), beta
+    return RLOptimumDiscrete(reference, process, sampler, own, grid_levels, diag(pulls), pulls, pulls[0]), beta
 
 
 def visited(
@@ -212,18 +214,30 @@ def visited(
     P = np.broadcast_to(2 * A / beta[..., None, None], (*model.batch_shape, model.dim, model.dim))
     q = np.broadcast_to((b + 2 * (c @ A)) / beta[..., None], model.pulls.shape[1:])
     own, reference = (list(affine_steps(one, model.sampler, model.sigmas, eta)) for one in (model, model.reference))
-    gains, pulls = model.gains.copy(), model.pulls.copy()
+    gains, pulls, first = model.gains.copy(), model.pulls.copy(), model.first
     for k in reversed(range(len(own))):
         sigma, low = model.sigmas[k], model.sigmas[k + 1]
         noisy = bool(reference[k].S.any()) and _is_stochastic(eta, low, sigma)
         moving = model.reference if noisy else model
         one = _as_matrices((reference if noisy else own)[k], moving.is_diagonal)
         response, push, P, q = _backward(one, P, q, beta)
-        if noisy:
+        if noisy and np.isinf(sigma):
+            first = _of_the_start(response, push, model.sampler)
+        elif noisy:
             # eps* = eps - u / (sigma - carry), and the score is -eps / sigma
             scale = sigma * (sigma - float(step(model.sampler, sigma, low, eta).carry))
             gains[k], pulls[k] = response / scale, push / scale
-    return replace(model, gains=gains, pulls=pulls)
+    return replace(model, gains=gains, pulls=pulls, first=first)
+
+
+def _of_the_start(response: Array, push: Array, sampler: str) -> Array:
+    """What a control at sigma = inf adds to the denoised mean there, D* = D + u."""
+    if response.any():
+        raise ValueError(
+            f"from sigma_T = inf {sampler!r} carries x_T into the control, which no prediction of x_0 can hold; use "
+            "'gddim', or start flow matching at t_max < 1"
+        )
+    return push
 
 
 def _is_stochastic(eta: Array | Windows, low: float, sigma: float) -> bool:

@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, broadcastable, finite, positive
 from gapbound.affine import AffineScore
 from gapbound.eta import Eta, Windows, checked, eta_below
@@ -46,6 +47,7 @@ from gapbound.reuse import TransferGap, transfer_gap_of, warn_where_it_widens
 LARGEST_SIGMA = 1e100
 
 
+@door()
 def transfer_weight(reference: Any, sigma: Any, eta: Eta, cap: float | None = None) -> Array:
     r"""w(sigma): trained at eta, to be sampled by an ODE; see the module.
 
@@ -96,6 +98,7 @@ class Correction:
     offset: Array
 
 
+@door()
 def transfer_correction(optimum: RLOptimum, sigma: Any) -> Correction:
     r"""Gain and offset that turn the optimum of eta into that of eta = 1, for quadratic rewards too; see the module.
 
@@ -141,6 +144,7 @@ def transfer_correction(optimum: RLOptimum, sigma: Any) -> Correction:
     return _in_coordinates(optimum, gain, offset, basis)
 
 
+@door()
 def transfer_pole(optimum: RLOptimum, sigma: Any) -> Array:
     r"""Where the learnt part of a one-dimensional optimum vanishes, and no multiple of it is what eta = 1 needs.
 
@@ -236,6 +240,7 @@ class Transferred(AffineScore):
         return Correction(weight, np.zeros(self.dim))
 
 
+@door()
 def transferred(
     optimum: RLOptimum, *, variance: Any = None, cap: float | None = None, affine: bool = False
 ) -> Transferred:
@@ -260,10 +265,11 @@ def transferred(
         TypeError: another optimum.
     """
     model = _corrected(optimum, variance, cap, affine)
-    warn_where_it_widens(optimum, model, stacklevel=3)
+    warn_where_it_widens(optimum, model, stacklevel=4)  # past the door
     return model
 
 
+@door()
 def transfer_gap(
     optimum: RLOptimum, *, variance: Any = None, cap: float | None = None, affine: bool = False
 ) -> TransferGap:

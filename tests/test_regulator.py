@@ -278,6 +278,24 @@ def test_what_it_does_not_know_is_refused():
         gb.discrete_law(policy, gb.FlowMatching(1.0), "gddim", 1.0, 10)
 
 
+@pytest.mark.parametrize("eta", [0.5, 1.0, 1.6])
+def test_from_t_1_of_flow_matching_the_optimum_is_the_limit_of_far_starts_and_simulation_follows_it(eta):
+    target, reward = gb.Gaussian(0.3, 0.5), gb.Quadratic(0.5, 1.0)
+    laws = []
+    for process in (gb.FlowMatching(1.0), gb.FlowMatching(1 - 1e-13)):
+        optimum = gb.rl_optimum_discrete(target, reward, 1.0, process, "gddim", eta, 12)
+        laws.append([optimum.law, optimum.sampled("ddim", 0.0)])
+    for here, near in zip(*laws, strict=True):
+        assert here.w2(near) < (1e-3 if eta < 1 else 1e-6)
+    untrained = gb.discrete_law(target, gb.FlowMatching(1.0), "gddim", eta, 12)
+    assert laws[0][0].mean[0] > untrained.mean[0] + 0.1
+    endless = gb.rl_optimum_discrete(target, reward, 1.0, gb.FlowMatching(1.0), "gddim", eta, 12)
+    run = gb.simulate(endless, gb.FlowMatching(1.0), "gddim", eta, sigmas=endless.sigmas, n=50_000, seed=2)
+    z, law = run.samples.double().numpy()[:, 0], endless.law
+    assert z.mean() == pytest.approx(float(law.mean[0]), abs=4 * math.sqrt(float(law.cov[0]) / len(z)))
+    assert z.var() == pytest.approx(float(law.cov[0]), rel=4 * math.sqrt(2 / len(z)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
@@ -292,7 +310,12 @@ def test_what_it_does_not_know_is_refused():
         ((ONE, gb.Linear(1.0), 1.0, ve(1.0), "heun"), {}, ValueError, "unknown sampler 'heun'; known: ddim, gddim"),
         ((ONE, gb.Linear(1.0), 1.0, gb.VE([1.0, 2.0])), {}, ValueError, "one T and one eta, got an array"),
         ((ONE, gb.Linear(1.0), 1.0, ve(1.0), "gddim", [1.0, 2.0]), {}, ValueError, "one T and one eta, got an array"),
-        ((ONE, gb.Linear(1.0), 1.0, gb.FlowMatching(1.0)), {}, ValueError, "cannot start at sigma_T = inf"),
+        (
+            (ONE, gb.Quadratic(1.0, 0.0), 1.0, gb.FlowMatching(1.0), "ddim", 0.5),
+            {},
+            ValueError,
+            "'ddim' carries x_T into",
+        ),
         ((ONE, gb.Linear(np.ones(2)), 1.0, ve(1.0)), {}, ValueError, "does not fit the dimension 1"),
         ((ONE, gb.Linear(1.0), 1.0, ve(1.0)), {"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ((ONE, gb.Linear(1.0), 1.0, ve(1.0), "ddim", 1.5), {"steps": 3}, ValueError, "DDIM admits eta up to"),
