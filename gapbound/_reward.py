@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ class Reward(ABC):
     """
 
     _vectors: ClassVar[tuple[str, ...]] = ()  # the fields that are a number or an array (d,)
+    _normal: ClassVar[str | None] = None  # the field w of a reward that reads w'x alone
 
     @abstractmethod
     def __call__(self, x: Any) -> Any:
@@ -70,6 +72,18 @@ class Reward(ABC):
         if isinstance(law, Gaussian):
             return self._gaussian(law)
         raise TypeError(f"expectation needs a Gaussian or a GaussianMixture, got {law!r}")
+
+    def _rows(self, dim: int) -> Array | None:
+        """Rows (n, dim) whose products with x are all that the reward reads; None where that may be all of x."""
+        if self._normal is None:
+            return None
+        w = self._vector(self._normal, dim)[None]
+        return w[w.any(-1)]
+
+    def _along(self, coordinates: Callable[[Array], Array]) -> Reward:
+        """The reward as a function of ``coordinates(x)``, those of an orthonormal basis whose span holds ``_rows``."""
+        vectors = {name: coordinates(getattr(self, name)) for name in self._vectors}
+        return replace(self, **vectors)  # type: ignore[type-var]
 
     def _arrays(self) -> dict[str, Array]:
         return {name: getattr(self, name) for name in self._vectors if np.ndim(getattr(self, name))}

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from gapbound._door import door
 from gapbound._validate import Array, broadcastable, choice, confidence, count, finite, real, shown
 
-METHODS = ("quadrature", "monte carlo")
+METHODS = ("quadrature", "monte carlo", "closed form")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class Estimate:
 
     Args:
         value: the estimate.
-        error: one standard error for "monte carlo", the last correction for "quadrature"; 0 or more, inf where nothing
-            is known.
-        method: "quadrature" or "monte carlo".
+        error: one standard error for "monte carlo", the last correction for "quadrature", 0 for "closed form"; 0 or
+            more, inf where nothing is known.
+        method: "quadrature", "monte carlo" or "closed form".
         n: number of draws or of nodes per value, where known.
 
     Raises:

@@ -24,8 +24,9 @@ from gapbound.law import (
 from gapbound.mixture import GaussianMixture
 from gapbound.monotone import mixture_gap
 from gapbound.process import Process
+from gapbound.reduction import reduced
 from gapbound.reward import Linear, Quadratic, Reward, as_reward
-from gapbound.simulated import simulated_gap
+from gapbound.simulated import one_question, simulated_gap
 
 
 @door()
@@ -45,9 +46,10 @@ def reward_gap(
 
     in the eigenbasis of the covariance (Phi: see ``gapbound.law``). Nothing nearly equal is subtracted: for a diagonal
     covariance the error stays below 1e-10 of the sum of the absolute terms down to gaps of 1e-290, for a full one below
-    that times the condition number. Other rewards: 1e-12 of their range. One mixture in d = 1 is integrated along its
-    quantiles, aiming at a relative 1e-6: its ``Estimate`` states the error (``gapbound.monotone``). In d > 1 it is
-    simulated: its ``Estimate`` states the standard error (``gapbound.simulated``).
+    that times the condition number. Other rewards: 1e-12 of their range. One mixture is reduced to the
+    directions that matter (``gapbound.reduction``). In one dimension it is integrated along its quantiles, aiming at a
+    relative 1e-6: its ``Estimate`` states the error (``gapbound.monotone``). In more it is simulated: its ``Estimate``
+    states the standard error (``gapbound.simulated``).
 
     Args:
         target: Gaussian, or the affine score of ``guided``, whose batch axes broadcast with T and eta; or one mixture.
@@ -65,8 +67,7 @@ def reward_gap(
         TypeError: a target that is none of these.
     """
     if isinstance(target, GaussianMixture):
-        of = mixture_gap if target.dim == 1 else simulated_gap
-        return of(target, process, reward, eta, eta_ref)
+        return _gap_of_mixture(target, process, reward, eta, eta_ref)
     reward, eta, eta_ref = as_reward(reward), checked(eta), checked(eta_ref, "eta_ref")
     if isinstance(target, Gaussian) and isinstance(reward, Quadratic | Linear):
         span = noise_range(process)
@@ -78,6 +79,20 @@ def reward_gap(
     if isinstance(ref, Estimate):
         return Estimate(ref.value - own.value, np.hypot(ref.error, own.error), ref.method, ref.n)
     return ref - own
+
+
+def _gap_of_mixture(target: GaussianMixture, process: Process, reward: Any, eta: Any, eta_ref: Any) -> Estimate:
+    """The gap along the directions that matter: along quantiles where that is one, else by simulation."""
+    law: Gaussian | GaussianMixture = target
+    if target.dim > 1:
+        one_question(target.batch_shape, process, eta, eta_ref)
+        if isinstance(reward, Reward):
+            law, reward = reduced(target, reward.in_dim(target.dim))
+    if law.dim == 1:
+        return mixture_gap(law, process, reward, eta, eta_ref)
+    if isinstance(law, GaussianMixture):
+        return simulated_gap(law, process, reward, eta, eta_ref)
+    return Estimate(float(reward_gap(law, process, reward, eta, eta_ref)), 0.0, "closed form")
 
 
 @door()

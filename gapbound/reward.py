@@ -60,6 +60,7 @@ class Quadratic(Reward):
     b: Any = 0.0
     const: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("c", "b")
+    _normal: ClassVar[str | None] = "b"  # where A = 0
 
     @door()
     def __post_init__(self) -> None:
@@ -125,6 +126,17 @@ class Quadratic(Reward):
         high = math.inf if (free | (curvature < 0)).any() else vertex
         return low, high
 
+    def _rows(self, dim: int) -> Array | None:
+        if self.A.ndim == 0:
+            return None if self.A else super()._rows(dim)
+        curvature, basis = np.linalg.eigh(self.A)
+        seen = basis.T[np.abs(curvature) > dim * np.finfo(float).eps * np.abs(curvature).max()]
+        return None if len(seen) == dim else np.vstack([seen, self._vector("b", dim)])
+
+    def _along(self, coordinates: Callable[[Array], Array]) -> Reward:
+        A = coordinates(coordinates(self.A).T) if self.A.ndim else self.A
+        return Quadratic((A + A.T) / 2, coordinates(self.c), coordinates(self.b), self.const)
+
     def _arrays(self) -> dict[str, Array]:
         return ({"A": self.A} if np.ndim(self.A) else {}) | super()._arrays()
 
@@ -141,6 +153,7 @@ class Linear(Reward):
     b: Any
     const: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("b",)
+    _normal: ClassVar[str | None] = "b"
 
     @door()
     def __post_init__(self) -> None:
@@ -189,6 +202,7 @@ class HalfSpace(Reward):
     w: Any
     threshold: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("w",)
+    _normal: ClassVar[str | None] = "w"
 
     @door()
     def __post_init__(self) -> None:
@@ -332,6 +346,7 @@ class Cosine(Reward):
     omega: Any
     phase: Any = 0.0
     _vectors: ClassVar[tuple[str, ...]] = ("omega",)
+    _normal: ClassVar[str | None] = "omega"
 
     @door()
     def __post_init__(self) -> None:

@@ -49,13 +49,7 @@ def simulated_gap(
     Raises:
         ValueError: batches, sigma_T finite but above 1e6, a reward that is not one finite number per sample.
     """
-    profiles = [checked(eta), checked(eta_ref, "eta_ref")]
-    sigma_T = np.asarray(checked_process(process).sigma_T)
-    shapes = [("target", target.batch_shape), ("T", sigma_T.shape)]
-    shapes += [("eta", np.shape(eta)) for eta in profiles if not isinstance(eta, Windows)]
-    batched = [f"{name} {shape}" for name, shape in shapes if shape]
-    if batched:
-        raise ValueError(f"the gap of a mixture is simulated one at a time, got {', '.join(batched)}; loop")
+    profiles, sigma_T = one_question(target.batch_shape, process, eta, eta_ref)
     if math.isinf(sigma_T):
         return Estimate(0.0, 0.0, "monte carlo", PAIRS)
     if sigma_T > LARGEST:
@@ -64,6 +58,20 @@ def simulated_gap(
     own, ref = (eta if isinstance(eta, Windows) else float(eta) for eta in profiles)
     found = estimate_gap(target, process, reward, own, ref, n=PAIRS, sampler="stochastic-heun", sigmas=sigmas)
     return Estimate(float(found.gap), float(found.standard_error), "monte carlo", PAIRS)
+
+
+def one_question(
+    batch: tuple[int, ...], process: Process, eta: Eta, eta_ref: Eta
+) -> tuple[list[Array | Windows], Array]:
+    """The checked profiles of ``eta`` and ``eta_ref``, and sigma_T; ``ValueError`` where one of all is batched."""
+    profiles = [checked(eta), checked(eta_ref, "eta_ref")]
+    sigma_T = np.asarray(checked_process(process).sigma_T)
+    shapes = [("target", batch), ("T", sigma_T.shape)]
+    shapes += [("eta", np.shape(eta)) for eta in profiles if not isinstance(eta, Windows)]
+    batched = [f"{name} {shape}" for name, shape in shapes if shape]
+    if batched:
+        raise ValueError(f"the gap of a mixture is found one at a time, got {', '.join(batched)}; loop")
+    return profiles, sigma_T
 
 
 def _levels(variance: float, sigma_T: float, profiles: list[Array | Windows]) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gapbound.bounds.chi_square import of as chi_square
 from gapbound.bounds.duhamel import of as duhamel
-from gapbound.bounds.problem import AnyReward, Problem, Target, problem
+from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
 from gapbound.bounds.residual import of as residual
 from gapbound.bounds.total_variation import of as total_variation
 from gapbound.bounds.value import Best, Bound
@@ -45,7 +45,7 @@ def best(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) ->
     refused: dict[str, str] = {}
     for name, of in THEOREMS.items():
         try:
-            bounds[name] = of(question)
+            bounds[name] = answered(of, question)
         except ValueError as error:
             refused[name] = str(error)
     return combined(bounds, refused, question.trivial)

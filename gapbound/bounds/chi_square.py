@@ -20,7 +20,7 @@ from typing import Any
 
 from gapbound.bounds.constants import poincare
 from gapbound.bounds.mismatch import chi2
-from gapbound.bounds.problem import AnyReward, Problem, Target, problem
+from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
 from gapbound.bounds.spread import variance
 from gapbound.bounds.value import Bound
 from gapbound.process import Process
@@ -42,7 +42,7 @@ def chi_square(target: Target, process: Process, reward: AnyReward, eta: Any = 1
         ValueError: chi^2(prior || q_T) is infinite, or in d > 1 no finite bound on it is known; batches; negative eta.
         TypeError: a target whose score is not exact.
     """
-    return of(problem(target, process, reward, eta))
+    return answered(of, problem(target, process, reward, eta))
 
 
 def of(question: Problem) -> Bound:

@@ -43,7 +43,7 @@ from gapbound._validate import Array
 from gapbound.bounds.constants import Decay, poincare
 from gapbound.bounds.lipschitz import Profile, profile
 from gapbound.bounds.mismatch import fisher
-from gapbound.bounds.problem import AnyReward, Problem, Target, problem
+from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
 from gapbound.bounds.spread import gradient_energy, variance
 from gapbound.bounds.value import Bound
 from gapbound.eta import segments
@@ -69,7 +69,7 @@ def duhamel(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0)
         ValueError: chi^2(prior || q_T) is infinite, or in d > 1 no finite bound on it is known; batches; negative eta.
         TypeError: a target whose score is not exact.
     """
-    return of(problem(target, process, reward, eta))
+    return answered(of, problem(target, process, reward, eta))
 
 
 def of(question: Problem) -> Bound:

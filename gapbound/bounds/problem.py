@@ -3,23 +3,28 @@ r"""One question, checked at the door: a target, a process, a reward and an eta.
 Lengths are measured in the prior's standard deviation s = sqrt(sigma_T^2 + excess) wherever the prior meets q_T: there
 the prior is N(0, I) and a component is N(m / s, I + E) with E = (S - excess I) / s^2, small numbers that are never
 differences of large ones. So mismatches keep their relative accuracy at any sigma_T.
+
+The question is reduced to the directions that matter first (``gapbound.reduction``): every theorem is applied to the
+law along these, whose divergences do not count the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gapbound._validate import Array
+from gapbound.bounds.value import Bound, Constant
 from gapbound.eta import Windows, checked
 from gapbound.gaussian import Gaussian, trusted
 from gapbound.mixture import GaussianMixture, mixed
 from gapbound.process import Process, checked_process
+from gapbound.reduction import reduced
 from gapbound.reward import Reward, as_reward
 
 Target = Gaussian | GaussianMixture
@@ -30,7 +35,10 @@ AnyReward = Reward | Callable[[Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A target without batch axes, one sigma_T, one eta (or ``Windows``) and a reward written out in d dimensions."""
+    """A target without batch axes, one sigma_T, one eta (or ``Windows``) and a reward written out in d dimensions.
+
+    Target and reward are reduced; ``given_dim`` is the dimension of those that were given.
+    """
 
     target: Target
     process: Process
@@ -38,6 +46,7 @@ class Problem:
     excess: float
     reward: Reward
     eta: Array | Windows
+    given_dim: int
 
     @property
     def dim(self) -> int:
@@ -85,7 +94,19 @@ class Problem:
 
 
 def problem(target: Target, process: Process, reward: AnyReward, eta: Any) -> Problem:
-    """The checked question.
+    """The checked question, along the directions that matter.
+
+    Raises:
+        ValueError: see ``unreduced``.
+        TypeError: see ``unreduced``.
+    """
+    question = unreduced(target, process, reward, eta)
+    law, read = reduced(question.target, question.reward)
+    return replace(question, target=law, reward=read)
+
+
+def unreduced(target: Target, process: Process, reward: AnyReward, eta: Any) -> Problem:
+    """The checked question with all d directions.
 
     Raises:
         ValueError: batches (a bound is about one problem at a time), a negative eta, a reward of another dimension.
@@ -107,7 +128,16 @@ def problem(target: Target, process: Process, reward: AnyReward, eta: Any) -> Pr
     sigma_T = float(process.sigma_T)
     if LARGEST < sigma_T < math.inf:
         raise ValueError(f"sigma_T must stay below {LARGEST:g} (or be inf), got {sigma_T:g}; use a smaller T")
-    return Problem(target, process, sigma_T, float(process.prior_excess), reward, eta)
+    return Problem(target, process, sigma_T, float(process.prior_excess), reward, eta, target.dim)
+
+
+def answered(of: Callable[[Problem], Bound], question: Problem) -> Bound:
+    """The bound that a theorem gives, with the reduction among its constants."""
+    bound = of(question)
+    if question.dim == question.given_dim:
+        return bound
+    source = f"directions that matter, independent of the rest of d = {question.given_dim} (gapbound.reduction)"
+    return replace(bound, constants=(Constant("dimension", question.dim, "closed form", source), *bound.constants))
 
 
 def _without_empty(mixture: GaussianMixture) -> Target:

@@ -32,7 +32,7 @@ import numpy as np
 
 from gapbound._validate import Array
 from gapbound.bounds.dissipation import chi_square_budget, kl_budget, smallest
-from gapbound.bounds.problem import AnyReward, Problem, Target, problem
+from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
 from gapbound.bounds.spread import ERRORS, gradient_energy
 from gapbound.bounds.trial import Guess, guess, guessed_error
 from gapbound.bounds.value import Bound, Constant
@@ -61,7 +61,7 @@ def residual(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0
         ValueError: a mixture in d > 1, or a callable reward on a mixture; batches; negative eta.
         TypeError: a target whose score is not exact.
     """
-    return of(problem(target, process, reward, eta))
+    return answered(of, problem(target, process, reward, eta))
 
 
 def of(question: Problem) -> Bound:

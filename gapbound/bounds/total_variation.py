@@ -18,7 +18,7 @@ from typing import Any
 
 from gapbound.bounds.lipschitz import log_sobolev
 from gapbound.bounds.mismatch import kl, tv, tv_of_kl
-from gapbound.bounds.problem import AnyReward, Problem, Target, problem
+from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
 from gapbound.bounds.value import Bound, Constant
 from gapbound.process import Process
 
@@ -39,7 +39,7 @@ def total_variation(target: Target, process: Process, reward: AnyReward, eta: An
         ValueError: an unbounded reward; batches; negative eta.
         TypeError: a target whose score is not exact.
     """
-    return of(problem(target, process, reward, eta))
+    return answered(of, problem(target, process, reward, eta))
 
 
 def of(question: Problem) -> Bound:

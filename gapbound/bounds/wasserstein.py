@@ -22,7 +22,7 @@ import numpy as np
 
 from gapbound.bounds.lipschitz import profile
 from gapbound.bounds.mismatch import wasserstein as distance_of
-from gapbound.bounds.problem import AnyReward, Problem, Target, problem
+from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
 from gapbound.bounds.spread import gradient_energy
 from gapbound.bounds.value import Bound, Constant
 from gapbound.process import Process
@@ -46,7 +46,7 @@ def wasserstein(target: Target, process: Process, reward: AnyReward, eta: Any = 
             eta.
         TypeError: a target whose score is not exact.
     """
-    return of(problem(target, process, reward, eta))
+    return answered(of, problem(target, process, reward, eta))
 
 
 def of(question: Problem) -> Bound:
