@@ -229,7 +229,7 @@ SPECIFIC: dict[str, Maker] = {
     "bounds.score_error.sigmas": lambda d: [d.positive(), d.positive()],
     "bounds.score_difference.sigmas": lambda d: [d.positive()],
     "bounds.score_difference.other": Draw.score_model,
-    "bounds.directions.target": Draw.gaussian,
+    "bounds.directions.target": lambda d: d.law(),
     "line_optimum.reference": lambda d: d.law(),
     "line_optimum.of": lambda d: None,
     "line_optimum.weights": lambda d: [d.positive(-1, 0.3)],
