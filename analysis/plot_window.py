@@ -37,6 +37,7 @@ def main(
     if "window" in found:
         for one in found["window"]["etas"]:
             output.print(table(found["window"], one))
+            output.print(moving(found["window"], one))
     if "window_embedded" in found:
         output.print(shares(found["window_embedded"]))
 
@@ -55,6 +56,19 @@ def table(data: Mapping[str, Any], one: Mapping[str, Any]) -> Table:
             f"{one['ode'][k]:.3f}",
         )  # fmt: skip
     found.add_row("everywhere", f"{whole['passes']:.0f}", "1.00", f"{whole['sde']:.3f}", f"{whole['ode']:.3f}")
+    return found
+
+
+def moving(data: Mapping[str, Any], one: Mapping[str, Any]) -> Table:
+    """Print what windows trained in turn converge to, by their number; last, a window that slides by one step."""
+    found = Table(title=f"eta {one['eta']:g}, windows trained in turn: the ODE's shift / that of p*")
+    for name in ("windows", f"{data['steps']} steps", "many steps", "factor of beta", "with it"):
+        found.add_column(name, justify="right")
+    rows = one["moving"]
+    for k, number in enumerate(rows["windows"]):
+        found.add_row(str(number), *(f"{rows[key][k]:.2f}" for key in ("ode", "limit", "factor", "corrected")))
+    sliding = (f"{one['sliding'][key]:.2f}" for key in ("ode", "limit", "factor", "corrected"))
+    found.add_row(f"{data['width']} steps, sliding", *sliding)
     return found
 
 

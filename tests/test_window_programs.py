@@ -7,7 +7,7 @@ import pytest
 
 import gapbound as gb
 from analysis.figure import Settings, plain
-from analysis.plot_window import shares, table
+from analysis.plot_window import moving, shares, table
 from analysis.programs import window, window_embedded
 from analysis.style import paper
 
@@ -26,7 +26,19 @@ def test_the_limit_is_theorys_for_a_linear_reward():
         np.testing.assert_allclose(one["limit"], expected, rtol=1e-6)
 
 
-def test_no_window_reaches_the_tilted_law_and_late_ones_leave_nearly_all_of_it():
+def test_moving_windows_rise_from_the_fixed_one_beyond_the_target():
+    """One window is the fixed one over all trained steps; steps tilt less than the limit; the factor is the limit."""
+    for one in data()["etas"]:
+        rows = one["moving"]
+        assert rows["ode"][0] == pytest.approx(one["everywhere"]["ode"], rel=1e-9)
+        assert (np.diff(rows["ode"]) > 0).all()
+        assert (np.array(rows["ode"]) < rows["limit"]).all()
+        assert rows["factor"] == rows["limit"]
+        assert rows["ode"][-1] > 1.2
+        np.testing.assert_allclose(np.array(rows["corrected"]) * rows["factor"], rows["ode"], rtol=1e-8)
+
+
+def test_no_fixed_window_reaches_the_tilted_law_and_late_ones_leave_nearly_all_of_it():
     for one in data()["etas"]:
         assert max(one["sde"]) < 1
         assert (np.diff(one["sde"]) < 0).all()
@@ -81,9 +93,10 @@ def test_the_share_is_unbiased_for_known_variances():
 def test_tables_and_figures_say_what_the_data_say():
     one = data()["etas"][1]
     assert table(data(), one).row_count == len(one["start"][::4]) + 1
+    assert moving(data(), one).row_count == len(window.CUTS) + 1
     row = {"share": [0.4, 0.1], "low": [0.3, 0.0], "high": [0.5, 0.2]}
     embedded = {"model": "m", "eta": 1.0, "start": [0, 10], "rewards": {"alignment": row, "jpeg_compressibility": row}}
     assert shares(embedded).row_count == 2
     with paper():
-        assert len(window.draw(data()).axes) == 3
+        assert len(window.draw(data()).axes) == 4
         assert len(window_embedded.draw(embedded).axes) == 1
