@@ -92,6 +92,21 @@ def test_on_the_boundary_the_means_decide_whether_chi_square_is_finite(case):
     assert value == pytest.approx(far - 1, rel=1e-4) if finite else value > 1e6
 
 
+@pytest.mark.parametrize(("m_pi", "finite"), [((0.0, 0.0), True), ((0.0, 1.0), False), ((2.0, 0.0), False)], ids=str)
+def test_on_the_boundary_in_the_plane_the_prior_must_be_within_the_hull_of_the_means(m_pi, finite):
+    means = np.array([[-1.0, -0.8], [1.2, -0.7], [0.0, 1.0]]) - m_pi  # one covariance I, v_pi = 2
+
+    def mass(reach):
+        t, angle = np.linspace(0, reach, 3001)[:, None], np.linspace(0, 2 * np.pi, 721)[:-1]
+        z = np.stack([t * np.cos(angle), t * np.sin(angle)], -1)
+        exponents = (z[..., None, :] * means).sum(-1) - (means**2).sum(-1) / 2  # log of N_k over N(0, I)
+        return np.trapezoid((t / np.exp(exponents).sum(-1)).mean(-1), t[:, 0])
+
+    near, far = mass(40.0), mass(80.0)
+    assert (far < near * (1 + 1e-6)) == finite
+    assert finite or far > 1.5 * near
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_later_starts_tend_to_the_target_in_total_variation(family):
     distances = []
@@ -113,3 +128,15 @@ def test_levels_that_are_tied_where_eta_vanishes_leave_a_bound_above_the_gap():
     # splitting where eta is 0 changes nothing
     split = gb.Windows([(0.2, 0.4, 0.8), (0.4, 0.55, 0.0), (0.55, 0.7, 0.0), (0.7, 0.9, 1.3)])
     assert gb.bounds.duhamel(MIXTURE, process, reward, split).gap == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize("w", [-0.7, 0.3, 1.8, 3.0])
+def test_guided_limits_from_pure_noise_are_their_closed_forms(w):
+    (m_u, v_u), (m_c, v_c) = (0.3, 1.1), (1.4, 0.4)
+    model = gb.guided(gb.Gaussian(m_u, v_u), gb.Gaussian(m_c, v_c), w)
+    ode, sde = (gb.terminal_law(model, gb.FlowMatching(1.0), eta) for eta in (0.0, 1.0))
+    product = v_u ** (1 - w) * v_c**w
+    assert float(ode.cov[0]) == pytest.approx(product, rel=1e-9)
+    assert float(sde.cov[0]) == pytest.approx((v_u * v_c - product**2) / ((2 * w - 1) * (v_u - v_c)), rel=1e-9)
+    assert float(sde.mean[0]) == pytest.approx(m_u + (m_c - m_u) * (v_u - product) / (v_u - v_c), rel=1e-9)
+    assert (float(sde.cov[0]) > float(ode.cov[0])) == (w < 0 or w > 1)
