@@ -166,7 +166,7 @@ MUTATIONS = {
     "the guidance scale": (_scaled("gapbound.affine._extrapolate", 1.01), ["table-of-guided-laws"]),
     "intervals of slopes": (_scaled("gapbound.fit.ndtri", 0.8), ["intervals-of-slopes-cover"]),
     "intervals of gaps": (
-        lambda monkeypatch: monkeypatch.setattr("gapbound.estimate.student_t.ppf", lambda q, n: 1.3),
+        lambda monkeypatch: monkeypatch.setattr("gapbound.estimate.stdtrit", lambda n, q: 1.3),
         ["intervals-of-the-gap-cover"],
     ),
     "the control's reach phi": (
