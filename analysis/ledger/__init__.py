@@ -23,6 +23,7 @@ from analysis.ledger import (
     samplers,
     training,
     transfer,
+    transfer_trained,
     units,
 )
 from analysis.ledger.claim import Claim, Theme
@@ -40,6 +41,7 @@ THEMES: tuple[Theme, ...] = tuple(
         regulator,
         moving_windows,
         transfer,
+        transfer_trained,
         gradients,
         training,
         mixtures,
