@@ -21,6 +21,11 @@ def stiffness(square: float) -> float:
     return max(1.0, min(square / 2, 1.5 * math.sqrt(square)))
 
 
+def steps_of(span: float, square: float, step: float) -> int:
+    """Steps of the coarsest resolution through ``span`` in log(v + tau), for eta^2 = ``square``."""
+    return max(4, math.ceil(span * stiffness(square) / step))
+
+
 def exchange_rates(points: Points, log_mass: Array, quarter: float) -> tuple[Array, Array]:
     """Rates of exchange of every cell with the one below and the one above, times ``quarter``; 0 at the ends."""
     z, log_q = points.z, points.log_q

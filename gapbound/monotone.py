@@ -26,11 +26,11 @@ import numpy as np
 
 from gapbound._door import door
 from gapbound._validate import Array, shown, within
-from gapbound.cells import Panel, breaks_of, cell_edges, cell_means, panels_of
+from gapbound.cells import REACH, Panel, breaks_of, cell_edges, cell_means, panels_of
 from gapbound.estimate_value import Estimate
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, segments
 from gapbound.gaussian import Gaussian
-from gapbound.march import STEP, exchange_rates, implicit_step, stiffness
+from gapbound.march import STEP, exchange_rates, implicit_step, steps_of
 from gapbound.mixture import GaussianMixture
 from gapbound.process import Process, checked_process
 from gapbound.quantiles import Line, Points, between, labels_of, locate
@@ -40,6 +40,9 @@ LEVELS = (1, 2, 3, 4, 6, 8, 12, 16)  # resolutions, multiples of the coarsest
 MAX_WORK = 3_000_000  # cells times steps of one resolution, once there are three
 ORDER = 4  # extrapolations in a row
 LARGEST = 1e100  # sigma_T whose square is finite
+NARROWEST = 1e-10  # of the line; tests measure the error down to it
+LONGEST = 10.0  # predicted seconds
+PER_STEP, PER_CELL = 4.5e-4, 1e-7  # seconds, on one core of a server of 2024
 
 
 @door()
@@ -71,7 +74,8 @@ def sampler_errors(
 
     Raises:
         ValueError: a target that is batched or not one-dimensional, T or an eta that is an array, negative eta,
-            sigma_T finite but above 1e100, a reward of another dimension or not finite.
+            sigma_T finite but above 1e100, a reward of another dimension or not finite, an eta so large that it would
+            take more than ten seconds (says how long).
         TypeError: another kind of target (``estimate_gap`` takes any model).
     """
     return _estimates(line_problem(target, process, reward, etas), False, rtol)
@@ -129,7 +133,19 @@ def line_problem(target: Any, process: Any, reward: Any, etas: Any) -> LineProbl
         if not isinstance(eta, Windows) and eta.ndim:
             raise ValueError(f"each eta must be one number or Windows, got an array of shape {eta.shape}")
     excess = float(process.prior_excess)
+    _check_resolution(target)
     return LineProblem(Line.of(target), as_reward(reward).in_dim(1), float(sigma_T), excess, profiles)
+
+
+def _check_resolution(target: Gaussian | GaussianMixture) -> None:
+    """Cells of a component must be wide beside the rounding of their edges, and their masses must be numbers."""
+    law = target.components if isinstance(target, GaussianMixture) else target
+    sd, reach = np.sqrt(law.variances), np.abs(law.mean).max() + REACH * np.sqrt(law.variances.max())
+    if not float(sd.min()) > NARROWEST * float(reach):
+        raise ValueError(
+            f"a standard deviation of {float(sd.min()):.3g} on a line of length {float(reach):.3g} is too narrow for "
+            f"its cells to be told apart: the ratio must be above {NARROWEST:g}; widen it, or use estimate_gap"
+        )
 
 
 def _estimates(problem: LineProblem, gap: bool, rtol: float) -> list[Estimate]:
@@ -177,6 +193,32 @@ class LineProblem:
         """Coarsest step; shorter where prior mass lies between far modes, whose cells come into contact suddenly."""
         return STEP / 2 if any(panel.far for panel in self.panels[1:-1]) else STEP
 
+    @property
+    def steps(self) -> int:
+        """How many of them the coarsest resolution takes."""
+        total = 0
+        for low, high, etas in segments(*self.profiles):
+            high, square = min(high, self.sigma_T), max(float(eta) ** 2 for eta in etas)
+            if low < high and square:
+                total += steps_of(float(log_variance_ratio(self.line.floor, low, high)), square, self.step)
+        return total
+
+    def check_cost(self, levels: tuple[int, ...], per_step: float, per_cell: float) -> None:
+        """Refuse, before any work, what would take these resolutions more than ten seconds.
+
+        Raises:
+            ValueError: says how long it would take, and about which eta would do.
+        """
+        steps, cells = self.steps, cell_edges(self.panels, self.breaks, 1).size * len(self.line.means)
+        seconds = sum(level * steps * (per_step + per_cell * level * cells) for level in levels)
+        if seconds > LONGEST:
+            largest = max(float(np.max(eta)) for _, _, etas in segments(*self.profiles) for eta in etas)
+            raise ValueError(
+                f"this would take about {seconds:.2g} seconds ({steps:.3g} steps of {cells:.3g} cells at the coarsest "
+                f"of {len(levels)} resolutions), and {LONGEST:g} seconds is the most allowed; use eta up to about "
+                f"{max(1.0, largest * LONGEST / seconds):.2g} (got {largest:g}), a smaller sigma_T, or fewer components"
+            )
+
     def solve(self, level: int) -> tuple[Array, Array, Array, int]:
         """r in the cells, its change under each eta up to sigma_T, F_T - prior at the edges; and cells times steps."""
         edges = cell_edges(self.panels, self.breaks, level)
@@ -201,7 +243,7 @@ class LineProblem:
         """Diffuse through one segment of constant eta, adding to ``changes``; returns the number of steps."""
         base = self.line.floor + low**2
         span = float(log_variance_ratio(self.line.floor, low, high))
-        count = level * max(4, math.ceil(span * stiffness(max(squares)) / self.step))
+        count = level * steps_of(span, max(squares), self.step)
         h = span / count
         active = np.flatnonzero(squares)
         square = np.array(squares)[active, None]
@@ -226,6 +268,7 @@ def _extrapolated(problem: LineProblem, gap: bool, rtol: float) -> list[Estimate
     the stated error is the geometric mean of the last two rows' corrections, as a single one can be small by chance,
     and at least the last; a little rounding is added.
     """
+    problem.check_cost(LEVELS[:3], PER_STEP, PER_CELL)
     rows: list[list[Array]] = []
     corrections: list[Array] = []
     error: Array = np.full(1, np.inf)

@@ -30,7 +30,7 @@ from gapbound.estimate_value import Estimate
 from gapbound.eta import Eta, log_variance_ratio, segments
 from gapbound.expectation import CallableReward, evaluate
 from gapbound.gaussian import Gaussian
-from gapbound.march import STEP, exchange_rates, implicit_step, stiffness
+from gapbound.march import STEP, exchange_rates, implicit_step, steps_of
 from gapbound.mixture import GaussianMixture
 from gapbound.monotone import LineProblem, line_problem
 from gapbound.process import Process
@@ -39,6 +39,7 @@ from gapbound.reward import Bump, Quadratic, Reward, as_reward
 
 LEVELS = (3, 4, 6, 8)  # resolutions, multiples of the coarsest of ``gapbound.cells``
 OUTSIDE = 1e-9  # share of the tilted law that may lie where there are no cells
+PER_STEP, PER_CELL = 1e-3, 2.2e-7  # seconds, as in ``gapbound.monotone``; the second for every weight
 NEWTON = 5  # steps for the implicit midpoint of the ODE
 
 Weight = float | Callable[[float], float]
@@ -90,7 +91,8 @@ def line_optimum(
 
     Raises:
         ValueError: as ``reward_gap`` of a mixture; sigma_T = inf, beta not one positive number, a weight that is not
-            finite, a reward so strong that its tilt leaves the cells (9.5 standard deviations) or loses positivity.
+            finite, a reward so strong that its tilt leaves the cells (9.5 standard deviations) or loses positivity, an
+            eta so large that it would take more than ten seconds (says how long).
         TypeError: another reference; weights or ``of`` that are no lists.
     """
     problem = line_problem(reference, process, reward, [eta])
@@ -104,6 +106,7 @@ def line_optimum(
     if of is not None and not isinstance(of, Iterable):
         raise TypeError(f"of must be a list of rewards or functions, got {shown(of)}; write [{shown(of)}]")
     functions = [problem.reward] if of is None else [as_reward(f).in_dim(1) for f in of]
+    problem.check_cost(LEVELS, PER_STEP, PER_CELL * max(1, len(weights)))
     task = _Task(problem, float(temperature), functions, list(weights))
     found, cells = [], 0
     for level in LEVELS:
@@ -173,7 +176,7 @@ class _Task:
             return u, locate(self.line, labels_of(self.line, flat, low**2), high**2, flat).reshape(moving.shape)
         base = self.line.floor + low**2
         length = float(log_variance_ratio(self.line.floor, low, high))
-        count = level * max(4, math.ceil(length * stiffness(eta**2) / STEP))
+        count = level * steps_of(length, eta**2, STEP)
         step = length / count
         half = u
         for k in range(count + 1):
