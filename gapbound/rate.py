@@ -87,8 +87,8 @@ def rate(
         of: "gap", the reference less the eta-sampler, or "error", the eta-sampler less the target.
 
     Raises:
-        ValueError: batch axes, an array of eta, an unknown ``of``, a constant that no float holds, cancellation in
-            every known order.
+        ValueError: batch axes, an array of eta or one above 1e6, an unknown ``of``, a constant that no float holds,
+            cancellation in every known order.
         TypeError: another target, process or reward.
     """
     from gapbound.rate_terms import leading_term

@@ -23,6 +23,7 @@ TOLERANCE = 1e-12  # a sum below this share of the sum of its absolute terms is 
 SAME_EXPONENT = 1e-9
 SAME_VARIANCE = 1e-10  # far above TOLERANCE: otherwise nearly equal directions could cancel at one order only
 MAX_ORDER = 8  # of each family's expansion
+LARGEST_ETA = 1e6  # up to it exponents of neighbouring orders differ by far more than rounding
 
 _KINDS: tuple[tuple[type[Process], str], ...] = ((VE, "VE"), (VP, "VP"), (FlowMatching, "flow"))
 
@@ -135,6 +136,11 @@ def _profile(eta: Eta, name: str, variance: Array) -> tuple[float, Array]:
     if not isinstance(eta, Windows) and eta.ndim:
         raise ValueError(f"rate takes one {name}, got an array of shape {eta.shape}; call it once for each")
     *below, (_, _, (top,)) = segments(eta)
+    if float(top) > LARGEST_ETA:
+        raise ValueError(
+            f"{name} must be at most {LARGEST_ETA:g} in a rate, got {float(top):g}: the exponents of neighbouring "
+            "orders would be one floating-point number; the error falls faster than any power that matters"
+        )
     log_factor = np.zeros_like(variance)
     for low, high, (value,) in below:
         window = _log_window()
