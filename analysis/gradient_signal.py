@@ -24,8 +24,7 @@ import tyro
 from torch import Tensor
 
 from analysis.command import console, run
-from empirical.training.ddpo import advantages, rollout, score
-from empirical.training.ddpo_config import DDPOConfig
+from empirical.train_ddpo import Config, advantages, rollout, score
 from empirical.training.run import Run, start
 from empirical.training.update import step_share
 
@@ -99,7 +98,7 @@ def main(
 ) -> None:
     """Print the signal of every step and combination."""
     with tempfile.TemporaryDirectory() as out:
-        config = DDPOConfig(
+        config = Config(
             out=Path(out), model=model, reward=reward, guidance=guidance, seed=seed, tracker="none", also=(),
             kl_weight=0.0,
         )  # fmt: skip

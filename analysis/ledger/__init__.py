@@ -21,7 +21,6 @@ from analysis.ledger import (
     optimum_linear,
     regulator,
     samplers,
-    signed_error,
     training,
     transfer,
     transfer_trained,
@@ -51,7 +50,6 @@ THEMES: tuple[Theme, ...] = tuple(
         samplers,
         units,
         guidance,
-        signed_error,
         budget,
         estimation,
     )

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from empirical.models import EMBEDDED, GUIDANCE
+from empirical.meter.pipelines import EMBEDDED
+from empirical.shapes.alignment import GUIDANCE
 from empirical.shapes.scene import FAMILIES
 from gapbound._validate import choice, count, finite, non_negative, positive
 

@@ -1,4 +1,10 @@
-r"""Bounds on the reward gap of ODE and SDE sampler: rigorous for exact scores (B1 to B5), estimated for learned ones.
+r"""Bounds on the reward gap of ODE and SDE sampler: theorems for exact scores (B1 to B5), estimates for learned ones.
+
+The theorems are proved; the constants that enter them are closed forms, cited upper bounds, or numbers that are
+numerically evaluated with a stated error, which is added. Each ``Constant`` says which. None of the evaluations is an
+enclosure in interval arithmetic: a bound is as good as the stated errors are. Constants are kept as logarithms, so
+that neither underflow nor overflow makes a bound too small; where a number cannot be had, the bound is the trivial one
+(the reward's range, or infinity) and ``Bound.reason`` says why.
 
 Every function is called as (target, process, reward, eta=...) and returns a ``Bound``: numbers for the ODE's error, the
 SDE's and their gap, with the constants that went in, where each came from, and what was assumed. A bound whose

@@ -62,5 +62,6 @@ def combined(bounds: dict[str, Bound], refused: dict[str, str], trivial: float) 
 
 def _smallest(values: Mapping[str, float | None]) -> tuple[float, str]:
     known = {name: value for name, value in values.items() if value is not None}
-    name = min(known, key=lambda key: known[key] if not math.isnan(known[key]) else math.inf)
+    assert not any(map(math.isnan, known.values())), known
+    name = min(known, key=lambda key: known[key])
     return known[name], name

@@ -1,4 +1,4 @@
-"""What a certificate of a learned score is: bounds, the parts of their mass, and which numbers are estimates."""
+"""What a certificate of a learned score is: an estimate of bound B3, the parts of its mass, and its ingredients."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    r"""Bound B3 on a learned score; an estimate, not a proof, as its labels say.
+    r"""Estimate of bound B3 for a learned score. It proves nothing: kappa and the score error are found from samples.
 
     Args:
         ode: bound on ``|E r(Y^ODE) - E_p* r|``, the noise left at the stop included.

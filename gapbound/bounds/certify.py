@@ -1,4 +1,4 @@
-r"""B3 for a learned score: a bound on the reward gap of any torch model, with its parts and its standard errors.
+r"""B3 for a learned score: an estimated bound on the reward gap of any torch model, with its parts and errors.
 
 Let the sampler run on s_theta from the prior pi at sigma_T down to sigma_0 (0, or where the model was last trained),
 c = (1 + eta^2)/2, -kappa(tau) a one-sided Lipschitz constant **of s_theta**, K(tau) = int_{sigma_0^2}^tau c kappa, and
@@ -66,7 +66,7 @@ def certify(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> Certificate:
-    """Bound B3 on the reward gap of a learned score, and where its mass comes from.
+    """Estimate bound B3 on the reward gap of a learned score, and say where its mass comes from.
 
     It speaks of the samplers in continuous time: what a number of steps adds to their gap is not in it.
 

@@ -21,8 +21,8 @@ from typing import Any
 from gapbound.bounds.constants import poincare
 from gapbound.bounds.mismatch import chi2
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
-from gapbound.bounds.spread import variance
-from gapbound.bounds.value import Bound
+from gapbound.bounds.spread import UNSEEN, unseen, variance
+from gapbound.bounds.value import Bound, nothing_left, product, settled
 from gapbound.process import Process
 
 NAME = "chi_square"
@@ -48,9 +48,13 @@ def chi_square(target: Target, process: Process, reward: AnyReward, eta: Any = 1
 def of(question: Problem) -> Bound:
     """The bound for a checked question."""
     if question.forgotten:
-        return Bound(NAME, 0.0, 0.0, 0.0, (), ASSUMPTIONS, question.trivial)
+        return nothing_left(NAME, ASSUMPTIONS, question.trivial)
     distance, spread = chi2(question), variance(question.reward, question.target)
+    if unseen(question, distance):
+        none = (math.inf, math.inf, math.inf)
+        return settled(NAME, *none, (spread, distance), ASSUMPTIONS, question.trivial, UNSEEN)
     constant, decay = poincare(question)
-    ode = math.sqrt(spread.value * distance.value)
-    sde = ode * math.exp(-decay.exponent(question.eta, question.sigma_T) / 2)
-    return Bound(NAME, ode, sde, ode + sde, (spread, distance, constant), ASSUMPTIONS, question.trivial)
+    half = (spread.logarithm / 2, distance.logarithm / 2)
+    ode = product(*half)
+    sde = product(*half, -decay.exponent(question.eta, question.sigma_T) / 2)
+    return settled(NAME, ode, sde, ode + sde, (spread, distance, constant), ASSUMPTIONS, question.trivial)

@@ -45,6 +45,7 @@ KNOTS = 10
 GRID = (600, 1200)  # points of the line: coarse, and fine
 REACH = 10.0  # standard deviations of the widest component, beyond the outermost means
 SWEEPS = 400
+LARGEST_EXPONENT = 700.0
 CLOSE = 1e-4  # relative width of the enclosure at which the sweeps stop
 INVERSE_POWERS = np.linspace(0, 1, 21)[:, None]  # 1 / p
 
@@ -58,9 +59,15 @@ class Decay:
 
     def exponent(self, eta: Array | Windows, sigma_T: float) -> float:
         """``int eta^2 dtau / C(tau)`` up to sigma_T, from below."""
-        edges = [min(knot, sigma_T) for knot in (*self.knots[1:], math.inf)]
-        pieces = zip(self.knots, edges, self.offsets, strict=True)
-        return float(sum(squared_integral(eta, low, high, offset) for low, high, offset in pieces if low < high))
+        return float(self.exponents(eta, np.asarray(sigma_T)))
+
+    def exponents(self, eta: Array | Windows, sigma: Array) -> Array:
+        """The same up to every noise level of ``sigma``."""
+        total = np.zeros(np.shape(sigma))
+        for low, high, offset in zip(self.knots, (*self.knots[1:], math.inf), self.offsets, strict=True):
+            if np.max(sigma) > low:
+                total = total + squared_integral(eta, low, np.clip(sigma, low, high), offset)
+        return total
 
 
 def knots(problem: Problem) -> Array:
@@ -297,7 +304,9 @@ def _by_transport(problem: Problem, tau: float) -> float:
 
 def _path_cost(D: float, w_0: float, w_1: float) -> float:
     """Int rho^2 / (w_0 N(0, 1) + w_1 N(D, 1)) with rho the mean of N(t D, 1) over t in [0, 1]."""
-    x = np.linspace(-12.0, D + 12.0, 4001)
+    if D**2 / 8 > LARGEST_EXPONENT:
+        return math.inf
+    x = np.linspace(-12.0, D + 12.0, max(4001, math.ceil(10 * D * (D + 24))))  # p bends over 1 / D between the two
     rho = np.where(x < D / 2, ndtr(x) - ndtr(x - D), ndtr(D - x) - ndtr(-x)) / D
     log_p = np.logaddexp(math.log(w_0) - x**2 / 2, math.log(w_1) - (x - D) ** 2 / 2) - math.log(2 * math.pi) / 2
     with np.errstate(divide="ignore", over="ignore"):

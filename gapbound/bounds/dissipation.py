@@ -43,6 +43,7 @@ from gapbound.bounds.problem import Problem
 from gapbound.eta import log_variance_ratio, segments
 
 WEIGHTS = (0.0, 0.5, 0.8)  # theta of omega
+LARGEST_LOG = 200.0  # of chi^2
 LARGEST = 500.0  # exponent of a weight: a smaller omega obeys the same inequality
 MULTIPLIERS = np.geomspace(1e-3, 1.0, 24)  # of mu, relative to what is best where g_max does not bind
 
@@ -73,8 +74,7 @@ class Budget:
         question = self.question
         exponents = np.zeros(taus.size + 1)
         if self.decay is not None:
-            sigmas = [*np.sqrt(taus), question.sigma_T]
-            exponents = np.array([self.decay.exponent(question.eta, float(sigma)) for sigma in sigmas])
+            exponents = self.decay.exponents(question.eta, np.append(np.sqrt(taus), question.sigma_T))
         delta, whole = exponents[-1] - exponents[:-1], float(exponents[-1])
         left = self.divergence * np.exp(-delta)
         with np.errstate(over="ignore"):
@@ -83,16 +83,18 @@ class Budget:
 
 
 def chi_square_budget(question: Problem) -> Budget | None:
-    """That of chi^2; None where it is infinite."""
+    """The budget of chi^2; None where that is infinite, or so large that masses beside it would underflow."""
     try:
         start, slope = chi2(question), fisher(question)
     except ValueError:
+        return None
+    if start.logarithm > LARGEST_LOG:
         return None
     return Budget(question, start.value, 1.0, slope.value / question.prior_sd**2, poincare(question)[1])
 
 
 def kl_budget(question: Problem) -> Budget:
-    """That of KL."""
+    """The budget of KL."""
     known = log_sobolev(question)
     slope = information(question).value / question.prior_sd**2
     return Budget(question, kl(question).value, 2.0, slope, None if known is None else known[1])
@@ -116,15 +118,16 @@ def smallest(norm: Array, clock: Array, eta2: Array, levels: Levels) -> Array:
     """The smallest bound on half of int n sqrt(g) for every row of ``norm`` (rows, n); ``clock`` holds the dtau."""
     active = norm > 0
     cap = np.where(active, np.sqrt(levels.largest), 0.0)
-    best = (norm * cap * clock).sum(-1) / 2
+    with np.errstate(invalid="ignore"):
+        best = (norm * cap * clock).sum(-1) / 2
     for theta in WEIGHTS:
         total = levels.total * (1 - theta / (1 - theta) * math.expm1(-(1 - theta) * levels.whole))
         rate = eta2 * np.exp(np.minimum(theta * levels.delta, LARGEST))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             free = np.where((rate > 0) & active, norm**2 / rate, 0.0)
             unbound = np.sqrt((free * clock).sum(-1) / total) / 2
             for mu in unbound[:, None] * MULTIPLIERS[:, None, None]:
                 root = np.where(active, np.minimum(cap, norm / (2 * mu * rate)), 0.0)
                 value = ((norm * root - mu * rate * root**2) * clock).sum(-1) / 2 + mu[:, 0] * total / 2
                 best = np.fmin(best, value)
-    return best
+    return np.where(np.isnan(best), np.inf, best)  # infinity times 0 where nothing is known

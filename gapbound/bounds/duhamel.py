@@ -42,10 +42,10 @@ import numpy as np
 from gapbound._validate import Array
 from gapbound.bounds.constants import Decay, poincare
 from gapbound.bounds.lipschitz import Profile, profile
-from gapbound.bounds.mismatch import fisher
+from gapbound.bounds.mismatch import chi2, fisher
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
-from gapbound.bounds.spread import gradient_energy, variance
-from gapbound.bounds.value import Bound
+from gapbound.bounds.spread import UNSEEN, gradient_energy, unseen, variance
+from gapbound.bounds.value import Bound, exp_above, nothing_left, product, settled
 from gapbound.eta import segments
 from gapbound.process import Process
 
@@ -75,8 +75,10 @@ def duhamel(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0)
 def of(question: Problem) -> Bound:
     """The bound for a checked question."""
     if question.forgotten:
-        return Bound(NAME, None, None, 0.0, (), ASSUMPTIONS, question.trivial)
+        return nothing_left(NAME, ASSUMPTIONS, question.trivial, sides=False)
     information, spread = fisher(question), variance(question.reward, question.target)
+    if unseen(question, chi2(question)):
+        return settled(NAME, None, None, math.inf, (spread, information), ASSUMPTIONS, question.trivial, UNSEEN)
     constant, decay = poincare(question)
     constants = [spread, information, constant]
     energy, score = gradient_energy(question.reward, question.target), None
@@ -87,26 +89,27 @@ def of(question: Problem) -> Bound:
         except ValueError:
             energy = None
     floor = question.variance_range[0]
-    scale = information.value * (floor + question.sigma_T**2) / question.prior_sd**2  # a^2 (v + tau)
-    gap = float(_largest(question, scale, spread.value, decay, None if energy is None else energy.value, score))
-    return Bound(NAME, None, None, gap, tuple(constants), ASSUMPTIONS, question.trivial)
+    stretch = math.log1p(floor / question.sigma_T**2) + 2 * math.log(question.sigma_T / question.prior_sd)
+    scale = information.logarithm + stretch  # log of a^2 (v + tau)
+    relative = None if energy is None else exp_above(energy.logarithm - spread.logarithm)
+    share = _largest(question, decay, relative, score)
+    with np.errstate(divide="ignore"):
+        gap = product(scale / 2, spread.logarithm / 2, float(np.log(share)))
+    return settled(NAME, None, None, gap, tuple(constants), ASSUMPTIONS, question.trivial)
 
 
-def _largest(
-    question: Problem, scale: float, spread: float, decay: Decay, energy: float | None, score: Profile | None
-) -> float:
-    """The dual bound on half the integral of eta^2 a sqrt(g), minimised over its multipliers."""
+def _largest(question: Problem, decay: Decay, energy: float | None, score: Profile | None) -> float:
+    """The dual bound for a^2 (v + tau) = 1 and Var_p* r = 1, to whose roots it is proportional."""
     floor = question.variance_range[0]
-    ends, dA, eta2 = _cells(question, scale)
-    if not len(dA) or scale == 0 or spread == 0:
+    ends, dA, eta2 = _cells(question)
+    if not len(dA):
         return 0.0
     sigma = np.sqrt(floor * np.expm1(ends[:, 0]))
-    V = spread * np.exp([-decay.exponent(question.eta, float(level)) for level in sigma])
-    slope = _convex_slopes(dA, V)
+    slope = _convex_slopes(dA, np.exp(-decay.exponents(question.eta, sigma)))
     cost = float((np.sqrt(slope) * dA).sum()) / 2
     if energy is None or score is None:
         return cost
-    known = _Known(ends, eta2, slope, scale, energy, score)
+    known = _Known(ends, eta2, slope, energy, score)
     coarse, fine = (known.costs(question, nodes) + MULTIPLIERS * cost / 2 for nodes in NODES)
     with np.errstate(invalid="ignore"):
         values = fine + np.abs(fine - coarse)  # NaN where g_max overflows, and then another multiplier is smaller
@@ -115,12 +118,11 @@ def _largest(
 
 @dataclass(frozen=True)
 class _Known:
-    """What limits g in every cell: the slope of M, a^2 (v + tau), E|grad r|^2 and the score's profile."""
+    """What limits g in every cell: the slope of M, E|grad r|^2 over Var r, and the score's profile."""
 
     ends: Array
     eta2: Array
     slope: Array
-    scale: float
     energy: float
     score: Profile
 
@@ -130,30 +132,31 @@ class _Known:
         node, weight = np.polynomial.legendre.leggauss(nodes)
         width = np.diff(self.ends)
         tau = floor * np.expm1(self.ends[:, :1] + width * (1 + node) / 2)
-        a2 = self.scale / (floor + tau)
+        a2 = 1 / (floor + tau)
         clock = self.eta2[:, None] * (floor + tau) * width * weight / 2  # eta^2 dtau
         values = []
+        known = np.where(slope > 0, slope, 1.0)
         with np.errstate(over="ignore", invalid="ignore"):
             g_max = self.energy * np.exp(-2 * self.score.contraction(question.eta, tau))
             for t in MULTIPLIERS:
                 h = np.minimum(g_max, a2 * slope / t**2) if t else g_max
-                priced = t * h / (2 * np.sqrt(slope)) if t else 0.0
+                priced = t * h / (2 * np.sqrt(known)) if t else 0.0
                 values.append(float((clock * (np.sqrt(a2 * h) - priced)).sum()) / 2)
         return np.array(values)
 
 
-def _cells(question: Problem, scale: float) -> tuple[Array, Array, Array]:
+def _cells(question: Problem) -> tuple[Array, Array, Array]:
     """Cells of log(1 + tau/v) where eta > 0, upwards: their ends (n, 2), their share of A, and eta^2."""
     floor = question.variance_range[0]
     ends, eta2 = [np.empty((0, 2))], [np.empty(0)]
     for low, high, (value,) in segments(question.eta):
         low, high = min(low, question.sigma_T), min(high, question.sigma_T)
-        if low < high and value > 0:
+        if low < high and value**2 > 0:  # below that the gap, of order eta^2, underflows too
             edges = np.linspace(math.log1p(low**2 / floor), math.log1p(high**2 / floor), CELLS + 1)
             ends.append(np.stack([edges[:-1], edges[1:]], axis=-1))
             eta2.append(np.full(CELLS, float(value) ** 2))
     cells, squares = np.concatenate(ends), np.concatenate(eta2)
-    return cells, squares * scale * np.diff(cells)[:, 0], squares
+    return cells, squares * np.diff(cells)[:, 0], squares
 
 
 def _convex_slopes(dA: Array, V: Array) -> Array:

@@ -1,7 +1,7 @@
 r"""How far the prior N(0, s^2 I) is from q_T: chi^2, KL, TV, Fisher information and W2.
 
 Gaussians in closed form in the eigenbasis; d = 1 mixtures by quadrature (``gapbound.bounds.line``); mixtures in d > 1
-by certified upper bounds. Those, with N_k the components of q_T and w_k their weights, all in units of s:
+by upper bounds that inequalities give. Those, with N_k the components of q_T and w_k their weights, all in units of s:
 
 - **chi^2, first form.** For any lambda_k >= 0 of sum 1, Cauchy-Schwarz gives 1/q <= sum_k lambda_k^2 / (w_k N_k); the
   best lambda makes 1 + chi^2(pi || q) <= 1 / sum_k w_k / (1 + chi^2(pi || N_k)): one component with a finite chi^2 is
@@ -30,13 +30,14 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from gapbound._validate import Array
-from gapbound.bounds.line import Line, mismatch, w2
+from gapbound.bounds.line import Line, Mismatch, mismatch, w2
 from gapbound.bounds.problem import KEPT, Problem
-from gapbound.bounds.value import Constant
+from gapbound.bounds.value import SMALLEST, Constant, exp_above
 from gapbound.gaussian import rotate, transposed
 
 MANY = 12  # components beyond which the second form, of order K^3, is left out
 ROUNDING = 1e-12
+FLOOR = 1e-15  # per dimension, of the logarithm of a Gaussian integral
 
 
 @lru_cache(maxsize=KEPT)
@@ -51,14 +52,12 @@ def chi2(problem: Problem) -> Constant:
         x, t, _ = _relative(problem)
         if x.max() >= 1:
             raise ValueError(_infinite(1 + float(x.max())))
-        value = _expm1((t**2 / (1 - x) - np.log1p(-(x**2)) / 2).sum())
-        return Constant(name, value, "closed form", "Gaussians")
+        return Constant.from_log(name, log_expm1(_log_ratio(x, t)), "closed form", "Gaussians")
     if problem.dim == 1:
         line = as_line(problem)
         if not line.tail_is_light:
             raise ValueError(_infinite(float(1 / (1 + line.e.max()))))
-        found = _on_the_line(problem)
-        return Constant(name, found["chi2"], "numerical", "quadrature", found["chi2_error"])
+        return _from_line(problem, "chi2", name)
     value = _sums(problem).chi2
     if not math.isfinite(value):
         raise ValueError(
@@ -75,8 +74,7 @@ def kl(problem: Problem) -> Constant:
         x, t, _ = _relative(problem)
         return Constant(name, float((_log_excess(x) + t**2).sum() / 2), "closed form", "Gaussians")
     if problem.dim == 1:
-        found = _on_the_line(problem)
-        return Constant(name, found["kl"], "numerical", "quadrature", found["kl_error"])
+        return _from_line(problem, "kl", name)
     sums = _sums(problem)
     return Constant(name, min(sums.kl, math.log1p(sums.chi2)), "cited upper bound", "convexity over the components")
 
@@ -85,15 +83,14 @@ def tv(problem: Problem) -> Constant:
     """Total variation sup_A |prior(A) - q_T(A)|: exact in d = 1, else through both KL and chi^2."""
     name = "TV(prior, q_T)"
     if problem.dim == 1:
-        found = _on_the_line(problem)
-        return Constant(name, found["tv"], "numerical", "quadrature between the crossings", found["tv_error"])
+        return _from_line(problem, "tv", name)
     values = [tv_of_kl(kl(problem).value)]
     if problem.single:
         _, t, e = _relative(problem)
         shift = t**2 * (1 + e)  # mean^2 over the prior's variance
         values.append(tv_of_kl(float((_log_excess(e) + shift).sum() / 2)))
     with contextlib.suppress(ValueError):
-        values.append(math.sqrt(chi2(problem).value) / 2)
+        values.append(exp_above(chi2(problem).logarithm / 2) / 2)
     source = "Pinsker, Bretagnolle-Huber: min(sqrt(KL/2), sqrt(1 - exp(-KL)), sqrt(chi^2)/2)"
     return Constant(name, min(values), "cited upper bound", source)
 
@@ -110,14 +107,15 @@ def fisher(problem: Problem) -> Constant:
         ValueError: it is infinite, or no finite bound of it is known (as for ``chi2``).
     """
     name = "s^2 I_T"
-    whole = chi2(problem)  # the same condition
+    chi2(problem)  # the same condition
     if problem.single:
         x, t, e = _relative(problem)
         each = (x**2 / (1 - x**2) + t**2 / (1 - x) ** 2) / (1 + e)
-        return Constant(name, (1 + whole.value) * float(each.sum()), "closed form", "Gaussians")
+        with np.errstate(divide="ignore"):
+            log = _log_ratio(x, t) + float(np.log(each.sum()))
+        return Constant.from_log(name, log, "closed form", "Gaussians")
     if problem.dim == 1:
-        found = _on_the_line(problem)
-        return Constant(name, found["fisher"], "numerical", "quadrature", found["fisher_error"])
+        return _from_line(problem, "fisher", name)
     value = _sums(problem).fisher
     if not math.isfinite(value):
         raise ValueError("no finite bound on the Fisher information of prior / q_T is known; use a larger T")
@@ -126,8 +124,7 @@ def fisher(problem: Problem) -> Constant:
 
 def information(problem: Problem) -> Constant:
     """s^2 E_prior|grad log(prior / q_T)|^2 for d = 1: finite for any prior."""
-    found = _on_the_line(problem)
-    return Constant("s^2 I(prior | q_T)", found["information"], "numerical", "quadrature", found["information_error"])
+    return _from_line(problem, "information", "s^2 I(prior | q_T)")
 
 
 def wasserstein(problem: Problem) -> Constant:
@@ -153,11 +150,18 @@ def as_line(problem: Problem) -> Line:
 
 
 @lru_cache(maxsize=KEPT)
-def _on_the_line(problem: Problem) -> dict[str, float]:
-    found = mismatch(as_line(problem))
-    names = ("chi2", "kl", "tv", "fisher", "information")
-    values = {name: getattr(found, name) for name in names}
-    return values | {f"{name}_error": found.error.get(name, 0.0) for name in values}
+def _on_the_line(problem: Problem) -> Mismatch:
+    return mismatch(as_line(problem))
+
+
+def _from_line(problem: Problem, key: str, name: str) -> Constant:
+    """A divergence of a mixture on the line, whose error is relative where it is known by its logarithm."""
+    found = _on_the_line(problem)
+    if key in ("chi2", "fisher"):
+        log = found.log_chi2 if key == "chi2" else found.log_fisher
+        error = exp_above(log) * found.error[key] if found.error[key] else 0.0
+        return Constant.from_log(name, log, "numerical", "quadrature", error)
+    return Constant(name, getattr(found, key), "numerical", "quadrature", found.error[key])
 
 
 def _standardised(problem: Problem) -> tuple[Array, Array, Array | None]:
@@ -171,6 +175,16 @@ def _relative(problem: Problem) -> tuple[Array, Array, Array]:
     """For one Gaussian, per eigendirection: the prior's variance over q_T's less 1, m over q_T's sd, and e."""
     mu, e, _ = _standardised(problem)
     return -e[0] / (1 + e[0]), mu[0] / np.sqrt(1 + e[0]), e[0]
+
+
+def _log_ratio(x: Array, t: Array) -> float:
+    """log(1 + chi^2) of two Gaussians."""
+    return float((t**2 / (1 - x) - np.log1p(-(x**2)) / 2).sum())
+
+
+def log_expm1(exponent: float) -> float:
+    """log(exp(a) - 1) for a >= 0; -inf at 0."""
+    return exponent + math.log(-math.expm1(-exponent)) if exponent > 0 else -math.inf
 
 
 def _log_excess(x: Array) -> Array:
@@ -220,9 +234,11 @@ class _Sums:
     @cached_property
     def chi2(self) -> float:
         against = [_expm1(_log_integral((2.0, self.prior), (-1.0, piece))) for piece in self.pieces]
-        first = 1 / sum(w / (1 + c) for w, c in zip(self.weights, against, strict=True)) - 1 if against else math.inf
         finite = [math.isfinite(c) for c in against]
-        first = first if any(finite) else math.inf
+        kept = sum(w / (1 + c) for w, c in zip(self.weights, against, strict=True))
+        # 1 / kept - 1, whose numerator 1 - kept is a sum of its own where it is small
+        lost = sum(w * (c / (1 + c) if f else 1.0) for w, c, f in zip(self.weights, against, finite, strict=True))
+        first = (max(lost, 0.0) + 4 * FLOOR * self.dim) / kept if any(finite) else math.inf
         return min(first, self._second_form()) if len(self.weights) <= MANY else first
 
     def _second_form(self) -> float:
@@ -239,7 +255,10 @@ class _Sums:
             rest = self._rest(g, piece)
             inverse += w_k / rest if rest > 0 else math.inf
         return (
-            leading + (1 / inverse if inverse else math.inf) + ROUNDING * (2 * abs(over_g) + float(w @ np.abs(mixed)))
+            max(leading, 0.0)
+            + (1 / inverse if inverse else math.inf)
+            + ROUNDING * (2 * abs(over_g) + float(w @ np.abs(mixed)))
+            + 8 * FLOOR * self.dim
         )
 
     def _rest(self, g: tuple[Array, Array, float], below: tuple[Array, Array, float]) -> float:
@@ -272,9 +291,7 @@ class _Sums:
                 w_k * _with_square((2.0, self.prior), (1.0, N_k), (-2.0, N_j), linear=N_k)
                 for w_k, N_k in zip(self.weights, self.pieces, strict=True)
             )
-            if J == 0:
-                return 0.0
-            inverse += w_j / math.sqrt(J)
+            inverse += w_j / math.sqrt(max(J, SMALLEST))
         return inverse**-2 if inverse else math.inf
 
     @cached_property

@@ -25,23 +25,26 @@ lam is reported.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gapbound._validate import Array
-from gapbound.bounds.dissipation import chi_square_budget, kl_budget, smallest
+from gapbound.bounds.dissipation import Budget, chi_square_budget, kl_budget, smallest
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
-from gapbound.bounds.spread import ERRORS, gradient_energy
-from gapbound.bounds.trial import Guess, guess, guessed_error
-from gapbound.bounds.value import Bound, Constant
+from gapbound.bounds.spread import ERRORS, gradient_energy, rounding
+from gapbound.bounds.trial import REACH, Guess, guess, guessed_error
+from gapbound.bounds.value import Bound, Constant, nothing_left, settled
 from gapbound.estimate_value import Estimate
 from gapbound.gap import reward_gap, sampler_error
 from gapbound.gaussian import Gaussian
+from gapbound.law import terminal_law
 from gapbound.monotone import sampler_errors
 from gapbound.process import Process
-from gapbound.reward import CallableReward
+from gapbound.reward import CallableReward, Linear, Quadratic
 
 NAME = "residual"
 ASSUMPTIONS = ("exact score", "one Gaussian, or a mixture with d = 1")
@@ -67,7 +70,7 @@ def residual(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0
 def of(question: Problem) -> Bound:
     """The bound for a checked question."""
     if question.forgotten:
-        return Bound(NAME, 0.0, 0.0, 0.0, (), ASSUMPTIONS, question.trivial)
+        return nothing_left(NAME, ASSUMPTIONS, question.trivial)
     if question.single:
         return _of_one_gaussian(question)
     if question.dim > 1:
@@ -87,16 +90,19 @@ def _of_one_gaussian(question: Problem) -> Bound:
     """The remainder is 0: the errors and the gap themselves."""
     target, process, reward, eta = question.target, question.process, question.reward, question.eta
     assert isinstance(target, Gaussian)
-    ode = _constant("|E r(ODE) - E_p* r|", sampler_error(target, process, reward, 0.0))
-    sde = _constant("|E r(SDE) - E_p* r|", sampler_error(target, process, reward, eta))
-    gap = _constant("|gap|", reward_gap(target, process, reward, eta))
-    return Bound(NAME, ode.value, sde.value, gap.value, (ode, sde, gap), ASSUMPTIONS, question.trivial)
+    plain = not isinstance(reward, Linear | Quadratic)  # a difference of expectations, which may cancel
+    lost = [rounding(reward, terminal_law(target, process, value)) if plain else 0.0 for value in (0.0, eta)]
+    own = rounding(reward, target) if plain else 0.0
+    ode = _constant("|E r(ODE) - E_p* r|", sampler_error(target, process, reward, 0.0), lost[0] + own)
+    sde = _constant("|E r(SDE) - E_p* r|", sampler_error(target, process, reward, eta), lost[1] + own)
+    gap = _constant("|gap|", reward_gap(target, process, reward, eta), lost[0] + lost[1])
+    return settled(NAME, ode.value, sde.value, gap.value, (ode, sde, gap), ASSUMPTIONS, question.trivial)
 
 
-def _constant(name: str, found: Any) -> Constant:
-    """The size of a closed form, or of an estimate with its error."""
+def _constant(name: str, found: Any, lost: float) -> Constant:
+    """The size of a closed form with what rounding may have ``lost``, or of an estimate with its error."""
     if not isinstance(found, Estimate):
-        return Constant(name, abs(float(found)), "closed form", "the exact laws of one Gaussian")
+        return Constant(name, abs(float(found)) + lost, "closed form", "the exact laws of one Gaussian")
     error = float(found.error) * (ERRORS if found.method == "monte carlo" else 1.0)
     return Constant(name, abs(float(found.value)) + error, "numerical", found.method, error)
 
@@ -105,51 +111,65 @@ def _of_mixture(question: Problem) -> Bound:
     """The smallest bounds over lam, from two resolutions: what changes is added."""
     (found,) = sampler_errors(question.target, question.process, question.reward, [0.0])
     ode, error = float(found.value), float(found.error)
-    coarse, fine = (_found(question, ode, level) for level in (1, 2))
-    change = abs(fine.gap - coarse.gap) + error
+    size = abs(ode) + error
+    own = Constant("|E r(ODE) - E_p* r|", size, "numerical", "monotone map between quantiles", error)
+    try:
+        coarse, fine = (_found(question, ode, level) for level in (1, 2))
+    except ValueError as unresolved:
+        return settled(
+            NAME, size, math.inf, math.inf, (own,), ASSUMPTIONS, question.trivial, f"not evaluated: {unresolved}"
+        )
+    change = abs(fine.gap - coarse.gap) + error + fine.rounding
     constants = (
-        Constant("|E r(ODE) - E_p* r|", abs(ode) + error, "numerical", "monotone map between quantiles", error),
+        own,
         Constant(
             "lam", fine.mixing, "closed form", "share of the guess w, of 0, 0.1, ..., 1, that bounds the gap best"
         ),
         Constant("gap of the guess", fine.gap - fine.remainder, "numerical", "lam int (u^0 - w) (prior - q_T)", error),
         Constant("remainder", fine.remainder + change, "numerical", fine.route, change),
     )
-    sde = fine.sde + abs(fine.sde - coarse.sde) + error
-    return Bound(NAME, abs(ode) + error, sde, fine.gap + change, constants, ASSUMPTIONS, question.trivial)
+    sde = fine.sde + abs(fine.sde - coarse.sde) + error + fine.rounding
+    return settled(NAME, size, sde, fine.gap + change, constants, ASSUMPTIONS, question.trivial)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What one resolution gives: bounds on the gap and the SDE's error, and how the first came about."""
+    """What one resolution gives: bounds on the gap and the SDE's error, how the first came about, and the rounding."""
 
     gap: float
     sde: float
     mixing: float
     remainder: float
     route: str
+    rounding: float
 
 
 def _found(question: Problem, ode: float, level: int) -> _Found:
     smooth = gradient_energy(question.reward, question.target) is not None
     mixing = MIXING if smooth else MIXING[-1:]
-    main = guessed_error(question, level)
-    remainders = _remainders(question, guess(question, level, smooth), mixing)
+    main, lost = guessed_error(question, level)
+    budgets: dict[str, Budget | None] = {"chi^2": chi_square_budget(question), "KL": kl_budget(question)}
+    budgets = {name: budget for name, budget in budgets.items() if budget is not None}
+    guesses = guess(question, level, smooth, _reach(budgets.get("chi^2")))
+    remainders = _remainders(guesses, mixing, budgets)
     rest = np.min(list(remainders.values()), axis=0)
     on_gap = mixing * abs(ode - main) + rest
     on_sde = np.abs(mixing * main + (1 - mixing) * ode) + rest
     best = int(on_gap.argmin())
     route = min(remainders, key=lambda name: float(remainders[name][best]))
-    return _Found(float(on_gap[best]), float(on_sde.min()), float(mixing[best]), float(rest[best]), route)
+    return _Found(float(on_gap[best]), float(on_sde.min()), float(mixing[best]), float(rest[best]), route, lost)
 
 
-def _remainders(question: Problem, guesses: Guess, mixing: Array) -> dict[str, Array]:
-    """Bounds on half the integral for every lam, by the name of the divergence used; inf where one does not apply."""
-    budgets = {"chi^2": chi_square_budget(question), "KL": kl_budget(question)}
+def _reach(budget: Budget | None) -> float:
+    """Standard deviations of the components beyond which their mass times chi^2 is below exp(-50)."""
+    return REACH if budget is None else max(REACH, math.sqrt(2 * max(0.0, math.log(budget.divergence + 1) + 50)))
+
+
+def _remainders(guesses: Guess, mixing: Array, budgets: Mapping[str, Budget | None]) -> dict[str, Array]:
+    """Bounds on half the integral for every lam, by the name of the divergence used."""
     result = {}
     for name, budget in budgets.items():
-        if budget is None:
-            continue
+        assert budget is not None
         at = budget.at(guesses.taus)
         norms = guesses.square_norms(mixing) if name == "chi^2" else guesses.moments(mixing, at.left)
         result[f"dissipation of {name}"] = smallest(np.sqrt(norms), guesses.clock, guesses.eta2, at)

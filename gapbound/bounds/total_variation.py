@@ -19,7 +19,7 @@ from typing import Any
 from gapbound.bounds.lipschitz import log_sobolev
 from gapbound.bounds.mismatch import kl, tv, tv_of_kl
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
-from gapbound.bounds.value import Bound, Constant
+from gapbound.bounds.value import Bound, Constant, nothing_left, product, settled
 from gapbound.process import Process
 
 NAME = "total_variation"
@@ -51,7 +51,7 @@ def of(question: Problem) -> Bound:
             "wasserstein, or wrap a callable as CallableReward(f, range=(low, high))"
         )
     if question.forgotten:
-        return Bound(NAME, 0.0, 0.0, 0.0, (), ASSUMPTIONS, osc)
+        return nothing_left(NAME, ASSUMPTIONS, osc)
     constants: tuple[Constant, ...] = (Constant("osc(r)", osc, "closed form", "sup r - inf r"), tv(question))
     ode = osc * constants[1].value
     sde = ode
@@ -59,7 +59,7 @@ def of(question: Problem) -> Bound:
     if known is not None:
         constant, decay = known
         start = kl(question)
-        left = start.value * math.exp(-decay.exponent(question.eta, question.sigma_T))
+        left = product(start.logarithm, -decay.exponent(question.eta, question.sigma_T))
         sde = min(ode, osc * tv_of_kl(left))
         constants = (*constants, start, constant)
-    return Bound(NAME, ode, sde, min(ode + sde, osc), constants, ASSUMPTIONS, osc)
+    return settled(NAME, ode, sde, min(ode + sde, osc), constants, ASSUMPTIONS, osc)

@@ -24,7 +24,7 @@ from gapbound.bounds.lipschitz import profile
 from gapbound.bounds.mismatch import wasserstein as distance_of
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
 from gapbound.bounds.spread import gradient_energy
-from gapbound.bounds.value import Bound, Constant
+from gapbound.bounds.value import Bound, Constant, nothing_left, product, settled
 from gapbound.process import Process
 from gapbound.reward import Quadratic
 
@@ -53,17 +53,17 @@ def of(question: Problem) -> Bound:
     """The bound for a checked question."""
     slope, curvature = slope_of(question)
     if question.forgotten:
-        return Bound(NAME, 0.0, 0.0, 0.0, (), ASSUMPTIONS, question.trivial)
+        return nothing_left(NAME, ASSUMPTIONS, question.trivial)
     start, score = distance_of(question), profile(question)
     tau = np.asarray(question.sigma_T**2)
     exponents = [float(score.contraction(eta, tau)) for eta in (np.asarray(0.0), question.eta)]
-    ends = [_shrunk(start.value, exponent) for exponent in exponents]
+    ends = [product(start.logarithm, -exponent) for exponent in exponents]
     ode, sde = (change(slope.value, curvature, end) for end in ends)
     factors = tuple(
-        Constant(f"W2 factor, {who}", _shrunk(1.0, exponent), score.kind, score.source)
+        Constant.from_log(f"W2 factor, {who}", -exponent, score.kind, score.source)
         for who, exponent in zip(("ODE", "SDE"), exponents, strict=True)
     )
-    return Bound(NAME, ode, sde, ode + sde, (slope, start, *factors), ASSUMPTIONS, question.trivial)
+    return settled(NAME, ode, sde, ode + sde, (slope, start, *factors), ASSUMPTIONS, question.trivial)
 
 
 def slope_of(question: Problem) -> tuple[Constant, float]:
@@ -74,7 +74,7 @@ def slope_of(question: Problem) -> tuple[Constant, float]:
         assert energy is not None  # a quadratic has one
         A = reward.quadratic_form(question.dim)[0]
         size = abs(A) if np.ndim(A) == 0 else float(np.abs(np.linalg.eigvalsh(A)).max())
-        return Constant("sqrt(E_p*|grad r|^2)", math.sqrt(energy.value), energy.kind, energy.source), size
+        return Constant.from_log("sqrt(E_p*|grad r|^2)", energy.logarithm / 2, energy.kind, energy.source), size
     if not math.isfinite(reward.lipschitz):
         raise ValueError(
             f"wasserstein needs a Lipschitz or quadratic reward; {type(reward).__name__} has no Lipschitz constant: "
@@ -86,8 +86,3 @@ def slope_of(question: Problem) -> tuple[Constant, float]:
 def change(slope: float, curvature: float, length: float) -> float:
     """slope length + curvature length^2, where 0 times infinity is 0."""
     return sum(factor * power for factor, power in ((slope, length), (curvature, length * length)) if factor)
-
-
-def _shrunk(length: float, exponent: float) -> float:
-    """length exp(-exponent), inf where that overflows."""
-    return length * math.exp(-exponent) if exponent > -350 else math.inf
