@@ -21,8 +21,8 @@ def namespace(x: Any) -> ModuleType:
 
 
 def finite_points(name: str, x: Any) -> Any:
-    """A door's check of points: an array without NaN or infinity; a tensor is left to ``points``."""
-    return x if isinstance(x, torch.Tensor) else finite(name, x)
+    """A door's check of points: an array without NaN or infinity, perhaps of no points; a tensor goes to ``points``."""
+    return x if isinstance(x, torch.Tensor) or not np.size(x) else finite(name, x)
 
 
 def points(name: str, x: Any, dim: int | None = None) -> Any:

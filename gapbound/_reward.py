@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, count, finite
+from gapbound._validate import Array, dimension, finite, shown
 from gapbound.gaussian import Gaussian
 from gapbound.mixture import GaussianMixture
 
@@ -49,7 +49,7 @@ class Reward(ABC):
         sizes = [value.shape[-1] for value in self._arrays().values()]
         return sizes[0] if sizes else None
 
-    @door(infinite=True, dim=count)
+    @door(infinite=True, dim=dimension)
     def in_dim(self, dim: int) -> Reward:
         """The same reward with every number written out as a vector of ``dim`` entries.
 
@@ -71,7 +71,7 @@ class Reward(ABC):
             return (law.weights * self._gaussian(law.components)).sum(-1)
         if isinstance(law, Gaussian):
             return self._gaussian(law)
-        raise TypeError(f"expectation needs a Gaussian or a GaussianMixture, got {law!r}")
+        raise TypeError(f"expectation needs a Gaussian or a GaussianMixture, got {shown(law)}")
 
     def _rows(self, dim: int) -> Array | None:
         """Rows (n, dim) whose products with x are all that the reward reads; None where that may be all of x."""

@@ -49,8 +49,10 @@ def real(name: str, value: Any) -> Array:
 
 
 def finite(name: str, value: Any) -> Array:
-    """A real array without NaN or infinity."""
+    """A real array without NaN or infinity, and not an empty one."""
     array = real(name, value)
+    if not array.size:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, got {_first(array, ~np.isfinite(array))}")
     return array
@@ -76,7 +78,7 @@ def within(name: str, value: Any, low: float, high: float) -> Array:
     """A finite array with every entry in [low, high]."""
     array = real(name, value)
     inside = (low <= array) & (array <= high)
-    if not inside.all():
+    if not inside.all() or not array.size:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {_first(finite(name, array), ~inside)}")
     return array
 
@@ -121,7 +123,14 @@ def count(name: str, value: Any, at_least: int = 1) -> int:
 def fits(what: str, entries: int, remedy: str) -> None:
     """``ValueError`` where ``entries`` float64 numbers take more than a gigabyte."""
     if 8 * entries > LARGEST_ANSWER:
-        raise ValueError(f"{what} would take {8 * entries / 2**30:.3g} GiB, and 1 GiB is the most allowed; {remedy}")
+        entries = min(entries, 10**300)  # a whole number beyond all floats
+        raise ValueError(f"{what} would take {entries / 2**27:.3g} GiB, and 1 GiB is the most allowed; {remedy}")
+
+
+def dimension(name: str, value: Any) -> int:
+    """A number of coordinates, of which one vector fits into a gigabyte."""
+    fits(f"a vector of {name}={shown(count(name, value))}", value, "use fewer dimensions")
+    return int(value)
 
 
 def choice(name: str, value: Any, known: Iterable[str]) -> str:

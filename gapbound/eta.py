@@ -42,7 +42,7 @@ class Windows:
     @door()
     def __init__(self, windows: Iterable[Sequence[float]]) -> None:
         """See the class."""
-        if not isinstance(windows, Iterable):
+        if not isinstance(windows, Iterable) or (isinstance(windows, np.ndarray) and windows.ndim == 0):
             raise TypeError(f"windows must be a list of triples (sigma_low, sigma_high, eta), got {shown(windows)}")
         ordered = sorted(_window(w) for w in windows)
         for (low, high, _), (next_low, next_high, _) in itertools.pairwise(ordered):

@@ -76,7 +76,7 @@ class CallableReward(Reward):
             TypeError: ``law`` is neither a Gaussian nor a mixture.
         """
         if not isinstance(law, Gaussian | GaussianMixture):
-            raise TypeError(f"expectation needs a Gaussian or a GaussianMixture, got {law!r}")
+            raise TypeError(f"expectation needs a Gaussian or a GaussianMixture, got {shown(law)}")
         weights = law.weights if isinstance(law, GaussianMixture) else None
         gaussian = law.components if isinstance(law, GaussianMixture) else law
         if gaussian.dim > 1:
@@ -96,6 +96,7 @@ def evaluate(function: Callable[[Any], Any], points: Array) -> Array:
 
     Raises:
         ValueError: the function does not return shape (n,), or something that is not finite.
+        TypeError: it does not return real numbers.
     """
     flat = points.reshape(-1, points.shape[-1])
     values = np.asarray(function(flat))
@@ -104,6 +105,8 @@ def evaluate(function: Callable[[Any], Any], points: Array) -> Array:
             f"a reward must return shape {flat.shape[:1]} for points of shape {flat.shape}, got {values.shape}; "
             "the last axis is the dimension: reduce it, as x[..., 0] or x.sum(-1)"
         )
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"a reward must return real numbers, got an array of {values.dtype}: {shown(values)}")
     values = values.astype(np.float64)
     at_fault = ~np.isfinite(values)
     if at_fault.any():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from gapbound._door import door
-from gapbound._validate import Array, choice, confidence, finite, positive
+from gapbound._validate import Array, choice, confidence, finite, number, positive
 
 SCALES = ("log-log", "log-linear")
 ROUNDS = 100  # of reweighting; a few suffice
@@ -68,7 +68,7 @@ def fit_rate(
             level outside (0, 1), a min_z that is not positive, NaN or infinity anywhere.
     """
     choice("scale", scale, SCALES)
-    level, min_z = confidence(level), float(positive("min_z", min_z))
+    level, min_z = confidence(level), number("min_z", min_z, positive)
     x = positive("x", x) if scale == "log-log" else finite("x", x)
     gap, error = finite("gap", gap), positive("standard_error", standard_error)
     if not (x.ndim == 1 and x.shape == gap.shape == error.shape):

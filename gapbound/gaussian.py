@@ -11,7 +11,7 @@ import numpy as np
 
 from gapbound._arrays import finite_points, like, points
 from gapbound._door import door
-from gapbound._validate import Array, broadcastable, count, finite, fits, non_negative
+from gapbound._validate import Array, broadcastable, count, finite, fits, non_negative, shown
 from gapbound._validate import seed as checked_seed
 
 
@@ -88,7 +88,12 @@ class Gaussian:
 
     @property
     def matrix(self) -> Array:
-        r"""The covariance as full matrices, shape (\*batch, d, d)."""
+        r"""The covariance as full matrices, shape (\*batch, d, d).
+
+        Raises:
+            ValueError: they would take more than a gigabyte.
+        """
+        fits("the full covariance", self.mean.size * self.dim, "use variances, the diagonal")
         return self.cov[..., None] * np.eye(self.dim) if self.is_diagonal else self.cov
 
     @cached_property
@@ -273,7 +278,7 @@ def _full(mean: Array, cov: Array) -> Array:
 
 def _same_dim(one: Gaussian, other: Gaussian) -> None:
     if not isinstance(other, Gaussian):
-        raise TypeError(f"the other law must be a Gaussian, got {other!r}")
+        raise TypeError(f"the other law must be a Gaussian, got {shown(other)}")
     if one.dim != other.dim:
         raise ValueError(f"the two laws must have the same dimension, got {one.dim} and {other.dim}")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, choice, count, positive
+from gapbound._validate import Array, choice, count, positive, shown
 from gapbound.process import VP, Process, checked_process
 from gapbound.schedule import SPACINGS, DiscreteRate
 
@@ -45,7 +45,7 @@ def grid(
     steps = count("steps", steps)
     if choice("grid", kind, KINDS) in SPACINGS:
         if not (np.ndim(t_min) == 0 and t_min == 0):
-            raise ValueError(f"grid {kind!r} ends where its scheduler ends, got t_min={t_min!r}; leave t_min out")
+            raise ValueError(f"grid {kind!r} ends where its scheduler ends, got t_min={shown(t_min)}; leave t_min out")
         return _spaced(process, steps, kind)
     with np.errstate(over="ignore", invalid="ignore"):
         levels = _spread(process, steps, kind, t_min, sigma_min, rho)
@@ -60,7 +60,7 @@ def grid(
 
 def _spread(process: Process, steps: int, kind: str, t_min: float, sigma_min: float, rho: float) -> Array:
     if np.ndim(t_min):
-        raise TypeError(f"t_min must be one number, got {t_min!r}")
+        raise TypeError(f"t_min must be one number, got {shown(t_min)}")
     sigma_0, sigma_T = checked_process(process).sigma(t_min), process.sigma_T
     if not (sigma_0 < sigma_T).all():
         raise ValueError(f"t_min must be below T, got t_min={t_min} and T={process.T}")

@@ -48,6 +48,10 @@ ALIVE = 100.0  # D beyond which the control is not there to rounding
 SMOOTH = 3.0  # change of D within one panel that its nodes resolve to rounding
 
 
+def _optional_eta(name: str, value: Any) -> Array | Windows | None:
+    return None if value is None else checked(value, name)
+
+
 @dataclass(frozen=True, eq=False)
 class RLOptimum(AffineScore):
     """The optimal score; see ``rl_optimum``.
@@ -135,7 +139,7 @@ class RLOptimum(AffineScore):
         mean = self.reference.mean
         return gain, offset + (gain * mean if self.is_diagonal else rotate(gain, mean))
 
-    @door(sigma=non_negative)
+    @door(sigma=non_negative, eta=_optional_eta)
     def control(self, sigma: Any, eta: Array | Windows | None = None) -> tuple[Array, Array]:
         r"""``(K, f)`` of grad log h = f - K (z - mu) on the eigenbasis of S, for ``eta`` in place of the model's own.
 

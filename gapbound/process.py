@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, choice, count, positive, shown, within
+from gapbound._validate import Array, choice, dimension, positive, shown, within
 from gapbound.gaussian import Gaussian
 from gapbound.schedule import RATES, STABLE_DIFFUSION, DiscreteRate, Schedule, from_diffusers
 
@@ -108,7 +108,7 @@ class VE(Process):
         """0: the prior has variance sigma_T^2 exactly."""
         return np.zeros_like(self.T)
 
-    @door(dim=count)
+    @door(dim=dimension)
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, T^2 I)."""
         return _centred(self.prior_variance, dim)
@@ -167,7 +167,10 @@ class VP(Process):
         schedule = from_diffusers(config)
         if steps is None:
             return cls(schedule.alphas_cumprod.size, schedule)
-        return cls(schedule.times(steps, spacing or config.get("timestep_spacing", "leading"))[0], schedule)
+        return cls(
+            schedule.times(steps, config.get("timestep_spacing", "leading") if spacing is None else spacing)[0],
+            schedule,
+        )
 
     @classmethod
     @door()
@@ -208,7 +211,7 @@ class VP(Process):
         """1: N(0, I) in x is N(0, (1 + sigma_T^2) I) in z."""
         return np.ones_like(self.T)
 
-    @door(dim=count)
+    @door(dim=dimension)
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, I)."""
         return _centred(np.ones_like(self.T), dim)
@@ -260,7 +263,7 @@ class FlowMatching(Process):
         """1 + 2 sigma_T: N(0, I) in x is N(0, (1 + sigma_T)^2 I) in z."""
         return 1 + 2 * self.sigma_T
 
-    @door(dim=count)
+    @door(dim=dimension)
     def prior(self, dim: int = 1) -> Gaussian:
         """N(0, I)."""
         return _centred(np.ones_like(self.t_max), dim)

@@ -22,7 +22,7 @@ from scipy.special import erf, ndtr
 from gapbound._arrays import finite_points, like, namespace, points
 from gapbound._door import door
 from gapbound._reward import Reward
-from gapbound._validate import Array, count, finite, positive
+from gapbound._validate import Array, dimension, finite, positive, shown
 from gapbound.expectation import CallableReward
 from gapbound.gaussian import Gaussian, rotate, transposed
 
@@ -85,7 +85,7 @@ class Quadratic(Reward):
         curved = A * from_c if self.A.ndim == 0 else from_c @ A
         return (like(x, self.b) * x - curved * from_c).sum(-1) + self.const
 
-    @door(dim=count)
+    @door(dim=dimension)
     def quadratic_form(self, dim: int) -> tuple[Any, Array, Array, float]:
         """``(A, c, b, const)`` in ``dim`` dimensions: A a float or an array (d, d), c and b arrays (d,).
 
@@ -166,7 +166,7 @@ class Linear(Reward):
         """See the class."""
         return _dot(self.b, points("x", x, self.dim)) + self.const
 
-    @door(dim=count)
+    @door(dim=dimension)
     def quadratic_form(self, dim: int) -> tuple[Any, Array, Array, float]:
         """``(0.0, zeros, b, const)``: see ``Quadratic.quadratic_form``."""
         return 0.0, np.zeros(dim), self._vector("b", dim), self.const
@@ -386,7 +386,7 @@ def as_reward(reward: Reward | Callable[[Any], Any]) -> Reward:
     if isinstance(reward, Reward):
         return reward
     if isinstance(reward, type) or not callable(reward):
-        raise TypeError(f"a reward is an object such as Quadratic(1.0, 0.0) or a function of x, got {reward!r}")
+        raise TypeError(f"a reward is an object such as Quadratic(1.0, 0.0) or a function of x, got {shown(reward)}")
     return CallableReward(reward)
 
 

@@ -111,6 +111,7 @@ class DiscreteRate(Schedule):
             raise ValueError(f"alphas_cumprod must fall, got {alphas[k]:g} then {alphas[k + 1]:g} at index {k + 1}")
         object.__setattr__(self, "alphas_cumprod", alphas)
 
+    @door(t=finite, T=finite)
     def integral(self, t: Array, T: Array) -> Array:
         """B(t), linear between the knots; T plays no part."""
         knots = np.concatenate([[0.0], -np.log(self.alphas_cumprod)])

@@ -199,3 +199,26 @@ def test_an_estimate_is_a_number_with_an_error():
     ]:
         with pytest.raises((TypeError, ValueError), match=match):
             gb.Estimate(value, error, "quadrature", n)
+
+
+def test_nothing_is_not_a_number():
+    for call in (lambda: gb.VE([]), lambda: gb.terminal_law(gb.Gaussian(0.0, 1.0), gb.VE(2.0), [])):
+        with pytest.raises(ValueError, match=r"must not be empty, got shape \(0,\)"):
+            call()
+    assert gb.Linear(1.0)(np.empty((0, 1))).shape == (0,)  # but no points have no rewards
+
+
+def test_vectors_and_matrices_of_more_than_a_gigabyte_are_refused():
+    for call in (
+        lambda: gb.Linear(1.0).in_dim(10**9),
+        lambda: gb.VE(2.0).prior(10**9),
+        lambda: gb.VE(2.0).prior(10**5).matrix,
+        lambda: gb.Quadratic(1.0, 0.0).quadratic_form(10**400),
+    ):
+        with pytest.raises(ValueError, match="GiB, and 1 GiB is the most allowed"):
+            call()
+
+
+def test_rewards_that_are_no_real_numbers_are_refused():
+    with pytest.raises(TypeError, match=r"a reward must return real numbers, got an array of complex128"):
+        gb.sampler_error(gb.Gaussian(0.0, 1.0), gb.VE(2.0), lambda x: x[..., 0] + 1j)

@@ -176,7 +176,7 @@ def test_an_offset_as_large_as_the_last_step_keeps_it_from_clean_data():
 @pytest.mark.parametrize(
     ("alphas", "error", "match"),
     [
-        ([], ValueError, r"alphas_cumprod must have shape \(K,\), got \(0,\)"),
+        ([], ValueError, r"alphas_cumprod must not be empty"),
         ([[0.9, 0.5]], ValueError, r"must have shape \(K,\), got \(1, 2\)"),
         ([0.9, 0.9], ValueError, "alphas_cumprod must fall, got 0.9 then 0.9 at index 1"),
         ([0.9, 0.5, 0.6], ValueError, "must fall, got 0.5 then 0.6 at index 2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ import torch
 
 import gapbound as gb
 from analysis.fuzz.values import Draw, wrong
-from gapbound import affine, optimum, optimum_line, regulator, schedule, transfer
+from gapbound import affine, optimum, regulator, schedule, transfer
 from gapbound.expectation import CallableReward
 from gapbound.kernel import SAMPLERS
 from gapbound.schedule import STABLE_DIFFUSION
@@ -33,33 +34,6 @@ MORE = (
     CallableReward,
     schedule.DiscreteRate,
 )
-
-#: Records that functions fill in: they are met as results, whose properties and texts are touched.
-RECORDS = {
-    gb.GapBudget,
-    gb.GapEstimate,
-    gb.RateFit,
-    gb.Simulation,
-    gb.bounds.Best,
-    gb.bounds.Bound,
-    gb.bounds.Certificate,
-    gb.bounds.ScoreCurve,
-    gb.bounds.Constant,
-    gb.training.GradientMoments,
-    gb.training.History,
-    gb.training.Phase,
-    gb.training.Trained,
-    gb.updates.LogProb,
-    gb.updates.Surrogate,
-    optimum_line.LineOptimum,
-    affine.Guided,
-    optimum.RLOptimum,
-    regulator.RLOptimumDiscrete,
-    transfer.Transferred,
-    gb.training.Consistent,
-    gb.training.PerStep,
-    gb.training.Network,
-}
 
 ABSTRACT = {gb.AffineScore, gb.Process, gb.Reward}
 
@@ -190,7 +164,7 @@ MAKERS: dict[str, Maker] = {
     "rewards": lambda d: {},
     "flat": lambda d: 0,
     "clamped": lambda d: 0,
-    "function": lambda d: d.rng.choice([lambda x: x[..., 0], len, lambda x: x]),
+    "function": lambda d: d.rng.choice([lambda x: np.asarray(x), lambda x: x]),
     "lipschitz": lambda d: d.positive(),
     "range": lambda d: (-d.positive(), d.positive()),
     "steps_offset": lambda d: d.whole(0, 1),
@@ -284,6 +258,7 @@ INSTANCES: dict[type, Maker] = {
     optimum.RLOptimum: Draw.optimum,
     regulator.RLOptimumDiscrete: Draw.discrete_optimum,
     transfer.Transferred: lambda d: gb.transferred(d.calm().optimum()),
+    gb.Rate: lambda d: gb.rate(d.calm().gaussian(batch=False), gb.VE, d.calm().affine_reward()),
     gb.training.Consistent: lambda d: gb.training.Consistent.of(d.calm().task()),
     gb.training.PerStep: lambda d: gb.training.PerStep.of(d.calm().task()),
     gb.training.Network: lambda d: gb.training.Network.of(d.calm().task(), 4),
@@ -330,9 +305,11 @@ def entries() -> tuple[Entry, ...]:
 
 
 def _of_class(cls: type) -> Iterator[Entry]:
-    if cls not in RECORDS | ABSTRACT:
+    if cls in ABSTRACT or issubclass(cls, BaseException):
+        return
+    if not is_record(cls):
         yield Entry(cls.__name__, cls)
-    if cls in ABSTRACT or (cls in RECORDS and cls not in INSTANCES):
+    elif cls not in INSTANCES:
         return
     for name in sorted({name for base in cls.__mro__ if base.__module__.startswith("gapbound") for name in vars(base)}):
         if (name.startswith("_") and name not in SPECIAL) or name in INNER:
@@ -346,6 +323,23 @@ def _of_class(cls: type) -> Iterator[Entry]:
             plain, "__set_name__" if not isinstance(plain, property) else "fget"
         ):
             yield Entry(f"{cls.__name__}.{name}", _getter(name), cls, is_property=True)
+
+
+def is_record(cls: type) -> bool:
+    """Whether only functions of the library make it, because nothing is checked where it is made.
+
+    Records are met as results, whose text and properties are touched.
+    """
+    own = [base for base in cls.__mro__ if base.__module__.startswith("gapbound")]
+    return (
+        not any("__post_init__" in vars(base) for base in own) and hasattr(cls, "__match_args__") and not _has_init(cls)
+    )
+
+
+def _has_init(cls: type) -> bool:
+    """Whether ``__init__`` was written by hand: a dataclass's own is made from text, without a file."""
+    code = getattr(inspect.unwrap(cls.__init__), "__code__", None)
+    return code is not None and not code.co_filename.startswith("<")
 
 
 def _getter(name: str) -> Callable[[Any], Any]:
@@ -374,10 +368,10 @@ def parameters(entry: Entry) -> dict[str, inspect.Parameter]:
 
 def instance(cls: type, draw: Draw) -> Any:
     """An object whose methods are called: its constructor was an entry of its own, so a refusal leads to another."""
-    if cls in INSTANCES:
-        return draw.built(INSTANCES[cls])
     entry = Entry(cls.__name__, cls)
-    return draw.built(lambda d: cls(**arguments(entry, d)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return draw.built(INSTANCES.get(cls, lambda d: cls(**arguments(entry, d))))
 
 
 def arguments(entry: Entry, draw: Draw) -> dict[str, Any]:
