@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 def programs() -> tuple[Program, ...]:
     """The figures of this command, in the order in which they are written."""
-    from analysis.programs import bounds_limits, bounds_sweeps, bounds_winner, learned_scores
+    from analysis.programs import bounds_dimension, bounds_limits, bounds_sweeps, bounds_winner, learned_scores
 
-    return tuple(module.PROGRAM for module in (bounds_sweeps, bounds_winner, bounds_limits, learned_scores))
+    modules = (bounds_sweeps, bounds_winner, bounds_limits, bounds_dimension, learned_scores)
+    return tuple(module.PROGRAM for module in modules)
 
 
 def main(

@@ -129,6 +129,19 @@ def test_the_reduced_gap_is_the_gap_of_a_simulation_in_all_dimensions():
     assert abs(found.gap - float(moments)) > 6 * found.standard_error
 
 
+@pytest.mark.parametrize("eta", [0.4, 1.2])
+def test_reduced_bounds_are_below_those_of_the_full_law(eta):
+    rows = frame(2, 9, 5)
+    means = np.array([[-1.0, 0.2], [1.2, 0.2], [0.3, 1.0]]) @ rows + 0.8
+    target = gb.GaussianMixture([0.3, 0.6, 0.1], means, 0.4)
+    for w in (rows[0], rows[0] + rows[1], np.ones(9)):
+        reward = gb.Cosine(w, 0.3)
+        found = bounds.best(target, PROCESS, reward, eta).bounds
+        question = unreduced(target, PROCESS, reward, eta)
+        for name in ("chi_square", "total_variation", "wasserstein", "duhamel"):
+            assert found[name].gap < THEOREMS[name](question).gap
+
+
 def test_different_covariances_keep_the_coordinates_in_which_they_differ():
     # components of variances (0.1, 1, 1, 3, 3) and (0.4, 1, 1, 3, 3) whose means differ in the second coordinate
     means = np.array([[0.0, 1.0, 2.0, 0.0, -1.0], [0.0, -1.0, 2.0, 0.0, -1.0]])

@@ -127,3 +127,12 @@ def residual_of_the_guess(slip: Expr = 1) -> Residuals:
     J = sum(value * share.diff(z) for share, value in zip(shares, u, strict=True))
     missed = w.diff(tau).subs(heat | own) - _backward(w, q, LINE)
     return (_plain(missed - slip * (1 - eta**2) / (2 * q) * (q * J).diff(z)),)
+
+
+@check
+def score_of_a_mixture_splits_across_its_modes(slip: Expr = 1) -> Residuals:
+    """Components p_k(z) N(y; 0, u) that differ in z alone: d_y d_z log q = 0, and d_y log q = -y/u; times q^2 and q."""
+    u = sp.Symbol("u", positive=True)
+    parts = [sp.Function(name, positive=True)(z) for name in ("p_1", "p_2")]
+    q = sum(p * sp.exp(-width * y**2 / (2 * u)) for p, width in zip(parts, (1, slip), strict=True))
+    return sp.expand(q * q.diff(z, y) - q.diff(z) * q.diff(y)), sp.expand(q.diff(y) + y / u * q)
