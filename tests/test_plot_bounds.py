@@ -1,6 +1,9 @@
 """The figures about bounds, from coarse runs: the facts that each of them shows."""
 
+import json
+import math
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import gapbound as gb
 from analysis import plot_bounds
 from analysis.bound_looks import LABELS, LOOKS
 from analysis.figure import Settings, plain
-from analysis.programs import bounds_limits, bounds_sweeps, bounds_winner
+from analysis.programs import bounds_dimension, bounds_limits, bounds_sweeps, bounds_winner
 from analysis.series import vp
 
 MODULES = {module.PROGRAM.name: module for module in (bounds_sweeps, bounds_winner, bounds_limits)}
@@ -54,6 +57,19 @@ def test_only_the_full_law_is_vacuous_at_the_size_of_an_image():
     assert row["chi_square"] > 1
     assert row["total_variation"] >= 0.95
     assert row["gap"] < row["duhamel, reduced"] < 2 * row["gap"] < row["chi_square, reduced"] < 0.1
+
+
+@pytest.mark.parametrize("read", bounds_dimension.READS)
+def test_bounds_at_the_size_of_an_image_are_those_in_two_dimensions_and_within_three_times_the_gap(read):
+    small, large = (bounds_dimension.bounds_of(d, read) for d in (2, bounds_limits.IMAGE))
+    figure = json.loads((Path(__file__).parent.parent / "figures" / "bounds_dimension.json").read_text())["data"]
+    gap, error = figure[read]["gap"], figure[read]["error"]
+    assert small.keys() == large.keys()
+    for name in set(large) - {"residual"}:
+        assert large[name] == pytest.approx(small[name], rel=1e-9)
+        assert gap + 4 * error < large[name] < 3 * (gap - 4 * error)
+    found = bounds_dimension.simulated(64, 2000, 1)[read]
+    assert abs(abs(found["gap"]) - gap) < 4 * math.hypot(found["standard_error"], error)
 
 
 def test_b3_is_false_with_the_true_scores_kappa_and_true_with_the_models():
