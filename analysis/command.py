@@ -27,14 +27,21 @@ BROKEN_PIPE = 141  # and after SIGPIPE
 
 
 def run(main: Callable[..., Any], prog: str) -> None:
-    """Parse the command line and call ``main``; see ``graceful``.
-
-    OpenMP's idle threads are told to sleep, before torch is loaded: they otherwise spin between operations, and on a
-    machine with other work to do they starve the simulation's own threads (ten times the time for small runs).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Parse the command line and call ``main``; see ``quieten`` and ``graceful``."""
+    quieten()
     with graceful():
         tyro.cli(main, prog=prog)
+
+
+def quieten() -> None:
+    """Set what libraries read from the environment when they are loaded, unless the user has set it.
+
+    OpenMP's idle threads sleep: they otherwise spin between operations, and on a machine with other work to do they
+    starve the simulation's own threads (ten times the time for small runs). transformers does not announce at every
+    start that it reads images by PIL.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 @contextmanager

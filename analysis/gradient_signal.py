@@ -24,7 +24,8 @@ import tyro
 from torch import Tensor
 
 from analysis.command import console, run
-from empirical.train_ddpo import Config, advantages, rollout, score
+from empirical.training.ddpo import advantages, rollout, score
+from empirical.training.ddpo_config import DDPOConfig
 from empirical.training.run import Run, start
 from empirical.training.update import step_share
 
@@ -98,7 +99,7 @@ def main(
 ) -> None:
     """Print the signal of every step and combination."""
     with tempfile.TemporaryDirectory() as out:
-        config = Config(
+        config = DDPOConfig(
             out=Path(out), model=model, reward=reward, guidance=guidance, seed=seed, tracker="none", also=(),
             kl_weight=0.0,
         )  # fmt: skip

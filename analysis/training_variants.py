@@ -58,9 +58,9 @@ def command(name: str, out: Path, *more: str) -> list[str]:
 
 def _mixgrpo_defaults() -> tuple[str, ...]:
     """The settings that ``train_ddpo`` has to be told to train what ``train_mixgrpo`` does by itself."""
-    from empirical.train_mixgrpo import Config
+    from empirical.training.mixgrpo_config import MixGRPOConfig
 
-    own = Config()
+    own = MixGRPOConfig()
     names = (
         "model",
         "reward",

@@ -27,8 +27,9 @@ from analysis.figure import Program, Progress, Settings
 from analysis.style import PAGE, REFERENCE, eta_handles, look, panels, shared_legend, title
 from empirical.meter.draws import Draws
 from empirical.meter.generate import Run, Sampler
-from empirical.meter.pipelines import EMBEDDED, load
+from empirical.meter.pipelines import load
 from empirical.meter.statistics import mean
+from empirical.models import EMBEDDED
 from empirical.shapes.autoencoder import pictures
 from empirical.shapes.scene import scene
 from gapbound._validate import Array

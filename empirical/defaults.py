@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from empirical.meter.pipelines import BUNDLED
-from empirical.shapes.alignment import GUIDANCE
+from empirical.models import BUNDLED, GUIDANCE
 from empirical.shapes.alignment import prompts as captions
 from empirical.shapes.scene import FAMILIES
 

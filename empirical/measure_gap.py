@@ -15,12 +15,7 @@ import tyro
 from rich.console import Console
 
 from analysis.command import console, run
-from analysis.job import checked_device
-from empirical.defaults import default_guidance, default_rewards, read_prompts
-from empirical.meter import ADAPTERS, World, measure_gap, write_report
-from empirical.meter.pipelines import BUNDLED, DTYPES, EMBEDDED, load
-from empirical.meter.progress import Bars
-from empirical.meter.terminal import show
+from empirical.models import ADAPTERS, BUNDLED, EMBEDDED
 
 BATCH, SMALL_BATCH = 32, 8
 
@@ -58,12 +53,18 @@ def main(
     out: Annotated[Path, tyro.conf.arg(help="Folder of results and report; run again to resume.")] = Path("build/gap"),
 ) -> None:
     """Measure the gap and write report.json, figures and report.html."""
-    world, output = World.found(), console()
+    from analysis.job import checked_device
+    from empirical import meter
+    from empirical.defaults import default_guidance, default_rewards, read_prompts
+    from empirical.meter.pipelines import DTYPES, load
+    from empirical.meter.progress import Bars
+
+    world, output = meter.World.found(), console()
     try:
         place = checked_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device)
         pipeline = load(model, place, DTYPES[dtype])
         before = reference if reference in (None, ADAPTERS) else load(reference, place, DTYPES[dtype])
-        measurement = measure_gap(
+        measurement = meter.measure_gap(
             pipeline,
             read_prompts(prompts, model),
             rewards or default_rewards(model),
@@ -94,6 +95,9 @@ def main(
 
 def finish(measurement: Any, model: str, output: Console) -> None:
     """Print the tables and write the report."""
+    from empirical.meter import write_report
+    from empirical.meter.terminal import show
+
     show(measurement.summary, measurement.provenance["time"], output)
     title = model if model in BUNDLED or not Path(model).exists() else Path(model).name
     output.print(f"report: {write_report(measurement, title)}", highlight=False)

@@ -8,8 +8,9 @@ from typing import Any
 import pipelines as tiny
 
 from empirical.meter.draws import Draws
-from empirical.train_ddpo import Config, train
 from empirical.training import checkpoint, tune
+from empirical.training.ddpo import train
+from empirical.training.ddpo_config import DDPOConfig
 from empirical.training.policy import Policy
 from empirical.training.rollout import roll
 
@@ -26,7 +27,7 @@ def files(folder: Path) -> dict[str, Path]:
     return {"model": folder / "model", "prompts": folder / "train.txt", "evaluation_prompts": folder / "held_out.txt"}
 
 
-def config(given: dict[str, Path], out: Path, **changes: Any) -> Config:
+def config(given: dict[str, Path], out: Path, **changes: Any) -> DDPOConfig:
     """Settings of the small run."""
     settings = {
         **given, "model": str(given["model"]), "out": out, "steps": 4, "guidance": 3.0, "epochs": 2, "batch": 8,
@@ -34,7 +35,7 @@ def config(given: dict[str, Path], out: Path, **changes: Any) -> Config:
         "reward": "jpeg_compressibility", "also": (), "advantage": "prompt", "std_power": 0.0, "kl_weight": 0.0,
         "ema": None, **changes,
     }  # fmt: skip
-    return Config(**settings)
+    return DDPOConfig(**settings)
 
 
 def silent(text: str) -> None:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from empirical.rewards import jpeg
-from empirical.train_ddpo import train
+from empirical.training.ddpo import train
 
 EVERYTHING = {
     "epochs": 3, "updates": 2, "eta": (1.2,), "ema": 0.9, "kl_weight": 0.01, "kl_target": 0.001, "warmup": 3,

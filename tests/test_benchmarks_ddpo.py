@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.benchmarks import ddpo
-from empirical import train_ddpo
+from empirical.training import ddpo as train_ddpo
 from empirical.training import tune
 
 

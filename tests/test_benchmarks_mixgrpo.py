@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from analysis.benchmarks import mixgrpo
-from empirical import train_mixgrpo
+from empirical.training import mixgrpo as train_mixgrpo
 from empirical.training.run import start
 
 

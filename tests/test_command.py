@@ -12,6 +12,7 @@ import pytest
 from analysis import command
 
 ROOT = Path(__file__).parents[1]
+PIPELINES = ("diffusers", "transformers", "peft", "accelerate", "matplotlib")
 HEAVY = ("torch", "sympy", "matplotlib", "diffusers", "scipy.stats")
 
 
@@ -114,3 +115,20 @@ def test_importing_commands_changes_no_environment_variable():
     with python(code) as process:
         out, errors = process.communicate()
     assert (out, errors) == ("True\n", "")
+
+
+@pytest.mark.parametrize("path", ["measure_gap", "train_ddpo", "train_mixgrpo"])
+def test_help_of_the_commands_on_images_loads_no_pipeline(path):
+    code = f"""
+        import runpy, sys
+        sys.argv = ["{path}.py", "--help"]
+        try:
+            runpy.run_module("empirical.{path}", run_name="__main__")
+        except SystemExit as end:
+            print(end.code, [name for name in {PIPELINES} if name in sys.modules])
+    """
+    with python(code) as process:
+        out, errors = process.communicate()
+    assert errors == ""
+    assert out.splitlines()[-1] == "0 []"
+    assert "--model" in out

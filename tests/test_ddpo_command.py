@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from analysis.plot_training import changes
 from empirical import train_ddpo as command
 from empirical.rewards import jpeg
-from empirical.training import tune
+from empirical.training import ddpo, tune
 from empirical.training.plan import planned
 from empirical.training.run import assemble
 from empirical.training.settings import PUBLISHED, check
@@ -174,34 +174,34 @@ def test_drawn_steps_are_trained_in_turn(given, tmp_path):
 
 
 def test_a_ratio_that_is_not_1_stops_before_anything_is_changed(given, tmp_path, monkeypatch):
-    step = command.roll
+    step = ddpo.roll
 
     def shifted(*args):
         path = step(*args)
         path.latents[2] += 0.05
         return path
 
-    monkeypatch.setattr(command, "roll", shifted)
+    monkeypatch.setattr(ddpo, "roll", shifted)
     with pytest.raises(ValueError, match=r"every ratio must be 1, but at step [12] \(timestep \d+\)"):
         cases.run(given, tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_nan_stops_with_the_last_good_checkpoint_kept(given, tmp_path, monkeypatch):
-    update = command.update
+    update = ddpo.update
 
     def poisoned(run, epoch, paths, advantage):
         if epoch == 2:
             next(iter(run.parameters)).data.fill_(math.nan)
         return update(run, epoch, paths, advantage)
 
-    monkeypatch.setattr(command, "update", poisoned)
+    monkeypatch.setattr(ddpo, "update", poisoned)
     with pytest.raises(ValueError, match=r"gave NaN or an infinity.*the last good checkpoint is kept"):
         cases.run(given, tmp_path, epochs=4)
     assert cases.checkpoint.latest(tmp_path / "checkpoints", cases.silent).epoch == 2
-    monkeypatch.setattr(command, "update", update)
+    monkeypatch.setattr(ddpo, "update", update)
     said = []
-    command.train(cases.config(given, tmp_path, epochs=4), said.append)
+    ddpo.train(cases.config(given, tmp_path, epochs=4), said.append)
     assert said[0] == "going on after epoch 2"
 
 
@@ -284,7 +284,7 @@ def test_an_interrupt_says_how_to_go_on(given, tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "train", interrupted)
+    monkeypatch.setattr(ddpo, "train", interrupted)
     with pytest.raises(SystemExit, match="interrupted; the same command goes on from the last checkpoint in"):
         command.main(cases.config(given, tmp_path / "out"))
 

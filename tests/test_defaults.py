@@ -3,7 +3,7 @@
 import pytest
 
 from empirical.defaults import default_guidance, default_rewards, read_prompts
-from empirical.meter.pipelines import EMBEDDED
+from empirical.models import EMBEDDED
 from empirical.rewards import load
 from empirical.shapes.caption import read
 

@@ -9,6 +9,7 @@ import pipelines as tiny
 import pytest
 
 from empirical import measure_gap as command
+from empirical import meter
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_an_interrupt_says_how_to_go_on(saved, prompts, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "measure_gap", interrupted)
+    monkeypatch.setattr(meter, "measure_gap", interrupted)
     with pytest.raises(SystemExit, match=r"interrupted; what is finished is in .*out, and the same command goes on"):
         command.main(str(saved), prompts, out=tmp_path / "out", **SMALL)
 

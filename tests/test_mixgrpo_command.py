@@ -12,6 +12,8 @@ from diffusers import FluxPipeline, SD3Transformer2DModel, StableDiffusion3Pipel
 from empirical import train_mixgrpo as command
 from empirical.meter.pipelines import load
 from empirical.rewards import jpeg
+from empirical.training import mixgrpo
+from empirical.training.mixgrpo_config import MixGRPOConfig
 from empirical.training.plan import planned
 from empirical.training.settings import check
 
@@ -34,11 +36,11 @@ def config(given, out, **changes):
         "rank": 2, "evaluate_every": 100, "tracker": "none", "learning_rate": 1e-2, "kl_weight": 0.01, "ema": None,
         "reward": "jpeg_compressibility", "also": (),
     }  # fmt: skip
-    return command.Config(**{**given, "model": str(given["model"]), "out": out, **settings, **changes})
+    return MixGRPOConfig(**{**given, "model": str(given["model"]), "out": out, **settings, **changes})
 
 
 def run(given, out, **changes):
-    return command.train(config(given, out, **changes), cases.silent)
+    return mixgrpo.train(config(given, out, **changes), cases.silent)
 
 
 def lines(out, kind):
@@ -71,7 +73,7 @@ def test_what_the_command_does_by_itself_is_train_the_embedded_flow_model(tmp_pa
     )  # fmt: skip
     config.evaluation_prompts.write_text("a red circle\ntwo blue squares\n", encoding="utf-8")
     check(config, 1)
-    command.train(config, cases.silent)
+    mixgrpo.train(config, cases.silent)
     (line,) = lines(tmp_path, "epoch")
     assert set(line["trained_steps"]) == {"0", "1", "2", "3"}
     assert line["network_passes"] == {"rollout": 16 * 25, "gradient": 16 * 4, "reference": 16 * 4}
@@ -133,8 +135,8 @@ def test_rewards_are_added_before_or_after_they_are_normalised(given, tmp_path):
     both = "jpeg_compressibility+jpeg_incompressibility:100"
     for aggregate in ("reward", "advantage"):
         settings = {"reward": both, "aggregate": aggregate, "spread": "group"}
-        made = command.start(config(given["sd"], tmp_path / aggregate, **settings), cases.silent)
-        found = command.advantages(made, {"jpeg_compressibility": -SIZES, "jpeg_incompressibility": SIZES})
+        made = mixgrpo.start(config(given["sd"], tmp_path / aggregate, **settings), cases.silent)
+        found = mixgrpo.advantages(made, {"jpeg_compressibility": -SIZES, "jpeg_incompressibility": SIZES})
         if aggregate == "reward":  # 99 times the size
             torch.testing.assert_close(found.value, torch.tensor([-1.0, 1, -1, 1, 1, -1]), rtol=1e-5, atol=1e-5)
         else:  # 100 - 1, each normalised
@@ -142,8 +144,8 @@ def test_rewards_are_added_before_or_after_they_are_normalised(given, tmp_path):
 
 
 def test_groups_of_more_spread_weigh_more_under_one_std_for_all(given, tmp_path):
-    made = command.start(config(given["sd"], tmp_path), cases.silent)
-    found = command.advantages(made, {"reward": SIZES})  # centred: .5, 2, .5
+    made = mixgrpo.start(config(given["sd"], tmp_path), cases.silent)
+    found = mixgrpo.advantages(made, {"reward": SIZES})  # centred: .5, 2, .5
     expected = torch.tensor([-0.5, 0.5, -2.0, 2.0, 0.5, -0.5]) / 1.5**0.5
     torch.testing.assert_close(found.value, expected, rtol=1e-5, atol=1e-5)
 
@@ -166,7 +168,7 @@ def test_a_reward_that_failed_is_masked_and_counted(given, tmp_path, monkeypatch
 
 def test_what_is_left_open_depends_on_the_model():
     own, other = command.cli([]), command.cli(["--model", "owner/name", "--steps", "20"])
-    assert own == command.Config()
+    assert own == MixGRPOConfig()
     assert {name: getattr(other, name) for name in command.PUBLISHED} == command.PUBLISHED
     assert (other.model, other.steps, other.window) == ("owner/name", 20, own.window)
     check(other, 1)

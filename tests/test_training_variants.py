@@ -9,6 +9,7 @@ from rich.console import Console
 
 from analysis import training_variants as variants
 from empirical import train_ddpo, train_mixgrpo
+from empirical.training.mixgrpo_config import MixGRPOConfig
 
 
 def parsed(name, tmp_path):
@@ -18,7 +19,7 @@ def parsed(name, tmp_path):
 
 @pytest.mark.parametrize("name", list(variants.VARIANTS))
 def test_every_variant_trains_the_same_model_on_the_same_samples(name, tmp_path):
-    config, own = parsed(name, tmp_path), train_mixgrpo.Config()
+    config, own = parsed(name, tmp_path), MixGRPOConfig()
     for same in ("model", "reward", "families", "steps", "guidance", "batch", "group", "micro_batch", "learning_rate"):
         assert getattr(config, same) == getattr(own, same), same
     assert (config.epochs, config.out) == (7, tmp_path)

@@ -27,9 +27,10 @@ import torch
 import tyro
 
 from analysis.command import console, run
-from empirical import train_ddpo
 from empirical.meter.clock import Clock
 from empirical.shapes.model import WEIGHTS
+from empirical.training import ddpo as train_ddpo
+from empirical.training.ddpo_config import DDPOConfig
 from empirical.training.prompts import training
 from empirical.training.run import Run, start
 
@@ -39,7 +40,7 @@ GUIDANCE, STEPS, BATCH, MICRO, RANK = 4.0, 10, 64, 16, 16
 
 def new_run(out: str, epochs: int) -> Run:
     """Low-rank training of the embedded model on the JPEG reward, without evaluation."""
-    config = train_ddpo.Config(
+    config = DDPOConfig(
         out=Path(out), reward="jpeg_compressibility", epochs=epochs, batch=BATCH, group=4, micro_batch=MICRO,
         steps=STEPS, guidance=GUIDANCE, rank=RANK, tracker="none", kl_weight=0.0, std_power=0.0,
         advantage="prompt", also=(), ema=None,

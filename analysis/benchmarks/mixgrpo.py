@@ -20,8 +20,8 @@ from rich.table import Table
 
 from analysis.benchmarks.ddpo import beyond_passes
 from analysis.command import console, run
-from empirical import train_mixgrpo
-from empirical.train_mixgrpo import Config
+from empirical.training import mixgrpo as train_mixgrpo
+from empirical.training.mixgrpo_config import MixGRPOConfig
 from empirical.training.plan import network_passes
 from empirical.training.run import start
 
@@ -29,9 +29,9 @@ FLASH = 6
 BACKWARD = 2.0  # passes that a backward pass takes
 
 
-def cases() -> dict[str, Config]:
+def cases() -> dict[str, MixGRPOConfig]:
     """Settings by name; the first is what the others are compared with."""
-    base = Config(tracker="none", kl_weight=0.0, position="fixed", also=())
+    base = MixGRPOConfig(tracker="none", kl_weight=0.0, position="fixed", also=())
     places = {f"window at {first}": replace(base, first=first) for first in (0, 10, 20)}
     return {
         "SDE everywhere": replace(base, window=None, shared_noise=False),
@@ -40,7 +40,7 @@ def cases() -> dict[str, Config]:
     }
 
 
-def cost(config: Config, repeat: int) -> dict[str, Any]:
+def cost(config: MixGRPOConfig, repeat: int) -> dict[str, Any]:
     """Seconds of an iteration, its passes with a backward pass as two, and what it takes beyond them."""
     with tempfile.TemporaryDirectory() as out:
         run = start(replace(config, out=Path(out), epochs=repeat + 2), lambda text: None)

@@ -18,7 +18,8 @@ from analysis.programs.window import STEPS, WIDTH
 from analysis.series import DASHED
 from analysis.style import PAGE, look, panels, title
 from empirical.meter.draws import Draws
-from empirical.meter.pipelines import FLOW, load
+from empirical.meter.pipelines import load
+from empirical.models import FLOW
 from empirical.rewards import load as load_reward
 from empirical.rewards import score
 from empirical.training.policy import Policy

@@ -22,11 +22,11 @@ from empirical.meter.run import Advance, Instrument, World, measure
 from empirical.meter.store import Store
 from empirical.meter.summary import summarise
 from empirical.meter.theory import expected_reduction
+from empirical.models import ADAPTERS
 from empirical.rewards import load as load_reward
 from empirical.rewards import name_of
 from gapbound._validate import confidence, count, positive
 
-ADAPTERS = "adapters"  # as reference: the model itself with its LoRA off
 PILOT_SAMPLES = 4
 PILOT_SEED = 2**32  # added to the seed: no measurement has the pilot's draws
 

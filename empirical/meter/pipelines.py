@@ -19,11 +19,9 @@ from diffusers import (
 )
 from torch import nn
 
+from empirical.models import BUNDLED
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by their names
-EMBEDDED = "embedded"  # the model that this repository brings
-EARLY = "embedded-early"  # the same kind after too little training, which leaves something to learn
-FLOW = "embedded-flow"  # a flow-matching model, of Stable Diffusion 3's classes
-BUNDLED = (EMBEDDED, EARLY, FLOW)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from empirical.models import GUIDANCE as GUIDANCE
 from empirical.shapes.caption import caption
 from empirical.shapes.scene import FAMILIES, scene
 from empirical.shapes.verify import Verdict, verify
 
-GUIDANCE = 4.0  # that the embedded model is meant to be sampled with
 AT_ONCE = 100  # pictures made together
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 from analysis.command import console, graceful
-from empirical.meter.pipelines import BUNDLED
-from empirical.training.plan import show_plan
-from empirical.training.run import Run, Say
+from empirical.models import BUNDLED
 from empirical.training.settings import Common
+
+if TYPE_CHECKING:
+    from empirical.training.run import Run, Say
 
 Settings = TypeVar("Settings", bound=Common)
 
@@ -36,6 +37,8 @@ def obey(config: Common, train: Callable[[Any, Say], Run]) -> None:
     try:
         with graceful(interrupts=False):
             if config.dry_run:
+                from empirical.training.plan import show_plan
+
                 show_plan(config, output)
             else:
                 train(config, lambda text: output.print(text, highlight=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from empirical.defaults import read_prompts
-from empirical.meter.pipelines import BUNDLED
+from empirical.models import BUNDLED
 from empirical.shapes.alignment import prompts as captions
 from empirical.shapes.scene import FAMILIES
 from gapbound._validate import count

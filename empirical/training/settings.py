@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from empirical.meter.pipelines import EMBEDDED
-from empirical.shapes.alignment import GUIDANCE
+from empirical.models import EMBEDDED, GUIDANCE
 from empirical.shapes.scene import FAMILIES
 from gapbound._validate import choice, count, finite, non_negative, positive
 
