@@ -21,10 +21,9 @@ def test_every_residual_is_exactly_0(name):
     assert all(residual == 0 for residual in residuals)
 
 
-@pytest.mark.parametrize("slip", [sp.Integer(2), sp.Rational(99, 100)], ids=str)
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_claimed_constant_that_is_changed_leaves_a_residual(name, slip):
-    numbers = [float_at_a_point(residual) for residual in CHECKS[name](slip=slip)]
+def test_a_claimed_constant_that_is_changed_by_a_hundredth_leaves_a_residual(name):
+    numbers = [float_at_a_point(residual) for residual in CHECKS[name](slip=sp.Rational(99, 100))]
     assert max(numbers) > 1e-6
 
 
@@ -110,9 +109,11 @@ def test_every_theorem_file_is_read_by_the_paper():
     assert [name for name in theorems() if f"theorems/{name.removesuffix('.tex')}}}" not in main_file] == []
 
 
-def test_the_module_prints_its_tally(capsys):
+def test_the_module_prints_its_tally(capsys, monkeypatch):
+    few = dict(list(CHECKS.items())[:6]) | {"wrong": lambda: (sp.Integer(1),)}
+    monkeypatch.setattr("analysis.proofs.__main__.CHECKS", few)
     main()
     last = capsys.readouterr().out.splitlines()[-1]
     checks, exact, residuals = (int(number) for number in re.findall(r"\d+", last)[:3])
-    assert checks == len(CHECKS)
-    assert exact == residuals >= checks
+    assert checks == len(few)
+    assert exact == residuals - 1 >= 6
