@@ -39,6 +39,7 @@ from gapbound.rate import Rate, rate
 from gapbound.regulator import rl_optimum_discrete
 from gapbound.reuse import TransferGap, TransferWarning
 from gapbound.reward import AbsoluteDeviation, Bump, Cosine, HalfSpace, Linear, Quadratic, Reward
+from gapbound.signed_error import estimate_signed_error, signed_score_error, signed_step_errors
 from gapbound.simulate import Simulation, simulate
 from gapbound.tilt import tilt
 from gapbound.transfer import transfer_correction, transfer_gap, transfer_weight, transferred
@@ -72,6 +73,7 @@ __all__ = [
     "discrete_law",
     "equal_windows",
     "estimate_gap",
+    "estimate_signed_error",
     "fit_rate",
     "gap_budget",
     "grid",
@@ -89,6 +91,8 @@ __all__ = [
     "rl_optimum_discrete",
     "sampler_error",
     "sampler_table",
+    "signed_score_error",
+    "signed_step_errors",
     "simulate",
     "sliding_windows",
     "terminal_law",

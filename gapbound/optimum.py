@@ -232,7 +232,7 @@ def rl_optimum(
     ``terminal_law(optimum, process, eta)`` is what the trained sampler draws, ``terminal_law(optimum, process, 0.0)``
     what the ODE makes of the same network, ``reward_gap(optimum, process, reward, eta)`` their difference. As sigma_T
     grows the first tends to ``tilt(reference, reward, beta)``, with an error of order rho^(eta^2) in the mean,
-    rho = v / (v + sigma_T^2). With the ODE outside of stochastic windows it never does.
+    rho = v / (v + sigma_T^2). With one fixed stochastic window and the ODE outside it never does.
 
     Laws are accurate to about 1e-11.
 

@@ -21,6 +21,7 @@ from analysis.ledger import (
     optimum_linear,
     regulator,
     samplers,
+    signed_error,
     training,
     transfer,
     transfer_trained,
@@ -50,6 +51,7 @@ THEMES: tuple[Theme, ...] = tuple(
         samplers,
         units,
         guidance,
+        signed_error,
         budget,
         estimation,
     )
