@@ -30,7 +30,7 @@ as exp(D^2 / 8), the height of the barrier, where chi^2 grows as exp(D^2).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -48,6 +48,8 @@ SWEEPS = 400
 LARGEST_EXPONENT = 700.0
 CLOSE = 1e-4  # relative width of the enclosure at which the sweeps stop
 INVERSE_POWERS = np.linspace(0, 1, 21)[:, None]  # 1 / p
+INTERVALS = 64  # from an end of the grid to infinity
+LARGEST_LOG = 690.0  # of a length that is squared with variances and still a number
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,11 @@ def poincare_on_the_line(problem: Problem, taus: Array) -> tuple[Array, Array]:
     that the supremum runs over the whole line. With ell = int_{-inf}^b F g / g(b), d_k = b - m_k > 0, Mills' ratio
     M_k = S_k / N_k and any theta >= 1 / ell, p >= 1, for x > b (and likewise below a)
 
-    .. math:: \frac{K g}{p g} \le \max_k \big[v_k + M_k(b) (\ell - d_k)_+\big] \text{ for } g = g(b), \\
+    .. math:: \frac{K g}{p g} \le \sum_k \gamma_k(x) \big[v_k + M_k(x) (\ell - d_k)\big] \text{ for } g = g(b), \\
         \frac{K g}{p g} \le \max_k \max\Big(\frac{v_k \ell \theta}{p}, \frac{v_k \ell}{d_k - v_k \theta (1 - 1/p)}\Big)
         \text{ for } g = g(b) \Big(1 + \frac{\theta (x - b)}{p}\Big)^{p - 1} .
 
+    The first, with the posterior weights gamma_k, is bounded on intervals up to infinity, as M_k falls.
     The error is the change from half the grid, and is added: a numerical value with a stated error, as the integrals
     and the supremum over [a, b] are taken on a grid.
     """
@@ -150,24 +153,44 @@ def _upper_enclosure(problem: Problem, taus: Array, points: int) -> Array:
 
 @dataclass(frozen=True)
 class _End:
-    """One end of the grid and the components beyond it, last axis K.
+    """One end of the grid, the components beyond it, axis 1 (K), and intervals from there to infinity, axis 2 (J).
 
     Attributes:
-        log_mass: log of w_k S_k there.
+        log_mass: log of w_k S_k at the end, shape (taus, K).
         variance: v_k.
-        mills: M_k, the mass of N_k beyond the end over its density there.
         distance: d_k from m_k to the end, positive.
+        mills: M_k where an interval begins, and so at most that inside of it; shape (taus, K, J).
+        leader: the component that outweighs the others in the middle of an interval, shape (taus, 1, J).
+        odds: the most that w_k N_k can be in it, in units of the leader's and at most 1; the last interval has no
+            leader, and 1 everywhere.
     """
 
     log_mass: Array
     variance: Array
-    mills: Array
     distance: Array
+    mills: Array
+    leader: Array
+    odds: Array
 
     @classmethod
     def of(cls, log_w: Array, sd: Array, u: Array) -> _End:
         """The end that lies ``u`` > 0 standard deviations ``sd`` from the components' means, both (taus, K)."""
-        return cls(log_w + log_ndtr(-u), sd**2, sd * math.sqrt(math.pi / 2) * erfcx(u / math.sqrt(2)), sd * u)
+        distance, precision = sd * u, sd[..., None] ** -2.0
+        reach = 2 * distance.max(-1) * (sd.max(-1) / sd.min(-1)) ** 2  # M_k is below any M_n at the end from there on
+        beyond = np.geomspace(distance.min(-1) / 100, reach, INTERVALS - 1, axis=-1)
+        beyond = np.concatenate([np.zeros_like(beyond[:, :1]), beyond], axis=-1)[:, None]
+        at = u[..., None] + beyond / sd[..., None]
+        log_p = (log_w - np.log(sd))[..., None] - at**2 / 2
+        leader = ((log_p[..., 1:] + log_p[..., :-1]) / 2).argmax(1, keepdims=True)
+        starts, ends = (part - np.take_along_axis(part, leader, 1) for part in (log_p[..., :-1], log_p[..., 1:]))
+        bend = np.maximum(precision - np.take_along_axis(np.broadcast_to(precision, starts.shape), leader, 1), 0.0)
+        odds = np.exp(np.minimum(np.maximum(starts, ends) + bend * np.diff(beyond) ** 2 / 8, 0.0))
+        leader, odds = (
+            np.pad(leader, ((0, 0), (0, 0), (0, 1))),
+            np.pad(odds, ((0, 0), (0, 0), (0, 1)), constant_values=1.0),
+        )
+        mills = sd[..., None] * math.sqrt(math.pi / 2) * erfcx(at / math.sqrt(2))
+        return cls(log_w + log_ndtr(-u), sd**2, distance, mills, leader, odds)
 
     def slope(self, log_theta: Array) -> Array:
         """The theta that g may rise with beyond the end, shape (taus, 1): 0 where its integral would diverge."""
@@ -181,18 +204,21 @@ class _End:
 
     def quotient(self, log_length: Array, theta: Array) -> Array:
         """log of a bound on K g / (p g) beyond the end, shape (taus,), from ell and theta, both (taus, 1)."""
-        length = np.exp(log_length)
-        constant = self.variance + self.mills * np.maximum(length - self.distance, 0.0)
+        length = np.exp(np.minimum(log_length, LARGEST_LOG))
+        each = self.variance[..., None] + self.mills * np.maximum(length - self.distance, 0.0)[..., None]
+        leading = np.take_along_axis(each, self.leader, 1)
+        mean = (leading[:, 0] + (self.odds * np.maximum(each - leading, 0.0)).sum(1)).clip(max=each.max(1))
+        constant = np.where(log_length[:, 0] < LARGEST_LOG, mean.max(-1), np.inf)
         v, distance, theta, length = self.variance[:, None], self.distance[:, None], theta[..., None], length[..., None]
         near = v * length / (distance - v * theta * (1 - INVERSE_POWERS))
-        with np.errstate(invalid="ignore"):  # inf * 0, where near is inf too
-            far = np.nan_to_num(v * length * theta * INVERSE_POWERS, nan=0.0, posinf=np.inf)
+        far = v * length * theta * INVERSE_POWERS
         powers = np.where(theta > 0, np.maximum(near, far), np.inf).max(-1).min(-1)
-        return np.asarray(np.log(np.minimum(constant.max(-1), powers)))
+        powers = np.where(log_length[:, 0] < LARGEST_LOG, powers, np.inf)
+        return np.asarray(np.log(np.minimum(constant, powers)))
 
     def rows(self, kept: Array) -> _End:
         """The same for some of the rows."""
-        return _End(self.log_mass[kept], self.variance[kept], self.mills[kept], self.distance[kept])
+        return _End(*(getattr(self, each.name)[kept] for each in fields(self)))
 
 
 def _enclosed(log_p: Array, log_F: Array, log_S: Array, log_h: Array, low: _End, high: _End) -> Array:
