@@ -9,9 +9,10 @@
 | ``paths`` | path KL, Fisher information, shares of steps, and the start from pure noise |
 | ``chains`` | samplers of N steps, and the regulator that RL on them is |
 | ``guidance`` | laws of guided samplers |
+| ``first_order`` | windows that move; first-order errors of scores and of steps |
 """
 
-from analysis.proofs import chains, fields, fine_tuning, gaussians, guidance, inequalities, paths
+from analysis.proofs import chains, fields, fine_tuning, first_order, gaussians, guidance, inequalities, paths
 from analysis.proofs.registry import CHECKS
 
-__all__ = ["CHECKS", "chains", "fields", "fine_tuning", "gaussians", "guidance", "inequalities", "paths"]
+__all__ = ["CHECKS", "chains", "fields", "fine_tuning", "first_order", "gaussians", "guidance", "inequalities", "paths"]
