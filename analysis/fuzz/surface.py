@@ -48,6 +48,13 @@ def _sigmas(draw: Draw) -> Any:
     return draw.falling(draw.known.get("process") or gb.VE(3.0)) if draw.rng.random() < 0.3 else None
 
 
+def _moving(draw: Draw) -> Any:
+    return [
+        gb.Windows([(1.0, 3.0, draw.rng.choice([0.5, 1.0]))]),
+        gb.Windows([(0.1, 1.0, draw.rng.choice([0.5, 1.0]))]),
+    ]
+
+
 def _config(draw: Draw) -> Any:
     change: dict[str, Any] = draw.rng.choice(
         [
@@ -169,6 +176,13 @@ MAKERS: dict[str, Maker] = {
     "range": lambda d: (-d.positive(), d.positive()),
     "steps_offset": lambda d: d.whole(0, 1),
     "set_alpha_to_one": lambda d: d.rng.choice([True, False]),
+    "factors": lambda d: d.positive(-0.5, 0.5),
+    "cycles": _optional(lambda d: d.whole(1, 2, 3)),
+    "stride": lambda d: d.whole(1, 2),
+    "per_window": lambda d: d.rng.choice([True, False]),
+    "name": lambda d: "C",
+    "source": lambda d: "here",
+    "log": Draw.number,
     "fraction": lambda d: d.positive(-2, 0),
 }
 
@@ -177,6 +191,19 @@ _tensor_of_points: Maker = lambda d: d.tensor(4, d.dim)  # noqa: E731
 
 #: Where a name means something else in one function.
 SPECIFIC: dict[str, Maker] = {
+    "sliding_windows.sigmas": lambda d: [3.0, 2.0, 1.0, 0.5, 0.0],
+    "sliding_windows.eta": lambda d: d.positive(-1, 0.3),
+    "moving_optimum.windows": _moving,
+    "moving_optimum_discrete.windows": _moving,
+    "moving_shift.windows": _moving,
+    "beta_schedule.windows": _moving,
+    "moving_optimum.reward": Draw.affine_reward,
+    "moving_optimum_discrete.reward": Draw.affine_reward,
+    "matched_eta.reward": Draw.affine_reward,
+    "matched_etas.reward": Draw.affine_reward,
+    "Constant.value": lambda d: d.positive(),
+    "Constant.kind": lambda d: d.rng.choice(["closed form", "numerical", "cited upper bound", "nonsense"]),
+    "Constant.from_log.kind": lambda d: d.rng.choice(["closed form", "numerical", "cited upper bound", "nonsense"]),
     "VP.beta": lambda d: d.rng.choice(["2t", "constant", "linear", "cosine", "nonsense"]),
     "Estimate.value": lambda d: d.many(d.number),
     "Rate.__call__.value": lambda d: d.many(d.positive),
