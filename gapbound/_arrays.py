@@ -22,7 +22,10 @@ def namespace(x: Any) -> ModuleType:
 
 def finite_points(name: str, x: Any) -> Any:
     """A door's check of points: an array without NaN or infinity, perhaps of no points; a tensor goes to ``points``."""
-    return x if isinstance(x, torch.Tensor) or not np.size(x) else finite(name, x)
+    if isinstance(x, torch.Tensor):
+        return x
+    array = real(name, x)
+    return finite(name, array) if array.size else array
 
 
 def points(name: str, x: Any, dim: int | None = None) -> Any:

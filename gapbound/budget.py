@@ -16,7 +16,7 @@ import numpy as np
 
 from gapbound._door import door
 from gapbound._reward import Reward
-from gapbound._validate import Array, broadcastable, shown
+from gapbound._validate import Array, broadcastable, choice, shown
 from gapbound.affine import AffineScore, Guided
 from gapbound.chain import discrete_law, levels
 from gapbound.eta import Eta, Windows, checked
@@ -214,8 +214,8 @@ def _check(model: Model, reference: Model, unguided: Model, reward: Reward, sde_
             )
         if one.dim != model.dim:
             raise ValueError(f"all models must have one dimension, got {model.dim} (model) and {one.dim} ({name})")
-    kind = SAMPLERS.get(sde_sampler)
-    if kind is not None and (kind.unit != OURS or not kind.converges):
+    kind = SAMPLERS[choice("sampler", sde_sampler, SAMPLERS)]
+    if kind.unit != OURS or not kind.converges:
         raise ValueError(
             f"sampler {sde_sampler!r} has no limit at a constant eta of ours, and so no continuous-time gap; convert "
             "its noise level with gapbound.units and per_step, and use sde_sampler='gddim'"

@@ -23,6 +23,7 @@ from gapbound.law import check_batches
 from gapbound.process import Process, checked_process
 
 LARGEST_SIGMA = 1e150
+LONGEST = 50_000  # steps: about ten seconds
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def levels(process: Process, steps: int | None, sigmas: Any, kind: str, t_min: f
         values = real("sigmas", sigmas)
     if values.ndim == 0 or len(values) < 2 or not (values[1:] < values[:-1]).all() or not (values[-1] >= 0).all():
         raise ValueError(f"sigmas must fall to 0 or more in at least one step, got {values}")
+    if len(values) - 1 > LONGEST:
+        raise ValueError(
+            f"a chain of {len(values) - 1} steps would take about {2e-4 * len(values):.2g} seconds or more, and "
+            f"{LONGEST} steps are the most allowed; use fewer, or terminal_law, which has none"
+        )
     if not np.isclose(values[0], sigma_T, rtol=1e-9, atol=0).all():
         raise ValueError(f"sigmas must start at sigma_T = {sigma_T}, got {values[0]}")
     if (np.isfinite(values) & (values > LARGEST_SIGMA)).any():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, choice, count, positive, shown
+from gapbound._validate import Array, choice, count, fits, positive, shown
 from gapbound.process import VP, Process, checked_process
 from gapbound.schedule import SPACINGS, DiscreteRate
 
@@ -43,6 +43,7 @@ def grid(
         TypeError: t_min is not one number.
     """
     steps = count("steps", steps)
+    fits(f"a grid of {shown(steps)} steps", 8 * (steps + 1), "use fewer steps")  # with what it is made from
     if choice("grid", kind, KINDS) in SPACINGS:
         if not (np.ndim(t_min) == 0 and t_min == 0):
             raise ValueError(f"grid {kind!r} ends where its scheduler ends, got t_min={shown(t_min)}; leave t_min out")

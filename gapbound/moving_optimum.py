@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array, broadcastable, count, positive
 from gapbound.affine import AffineScore, ode_map
 from gapbound.eta import EDGE, Windows, segments
@@ -162,6 +163,7 @@ class MovingOptimum(AffineScore):
         return matrix if basis is None else basis @ matrix @ transposed(basis)
 
 
+@door()
 def moving_optimum(
     reference: Gaussian,
     reward: Quadratic | Linear,
@@ -217,6 +219,7 @@ def moving_optimum(
     return replace(model, reference=reference)
 
 
+@door()
 def moving_optimum_discrete(
     reference: Gaussian | AffineScore,
     reward: Quadratic | Linear,

@@ -23,13 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from gapbound._validate import Array, count, number, positive, real
+from gapbound._door import door
+from gapbound._validate import Array, count, flag, number, positive, real
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, squared_integral
 from gapbound.process import Process, checked_process
 
 LARGEST_EDGE = 1e150  # a window's lower edge is squared
 
 
+@door()
 def equal_windows(variance: float, process: Process, windows: int, eta: float = 1.0) -> tuple[Windows, ...]:
     """Cut the noise range in windows of equal length in log(variance + sigma^2), listed from the noise to the data.
 
@@ -55,6 +57,7 @@ def equal_windows(variance: float, process: Process, windows: int, eta: float = 
     return tuple(Windows([(low, high, eta)]) for low, high in itertools.pairwise(edges))[::-1]
 
 
+@door()
 def sliding_windows(sigmas: Any, width: int, stride: int = 1, eta: float = 1.0) -> tuple[Windows, ...]:
     """Move a window of ``width`` steps down a grid by ``stride`` steps, as MixGRPO does, from the noise to the data.
 
@@ -82,6 +85,7 @@ def sliding_windows(sigmas: Any, width: int, stride: int = 1, eta: float = 1.0) 
     return tuple(Windows([(levels[k + w], levels[k], eta)]) for k in starts)
 
 
+@door()
 def moving_shift(
     variance: Any, process: Process, windows: Sequence[Windows], factors: Any = 1.0, eta: Eta = 0.0
 ) -> Array:
@@ -112,6 +116,7 @@ def moving_shift(
     return (shares / weights).sum(0)
 
 
+@door()
 def beta_schedule(variance: float, process: Process, windows: Sequence[Windows], per_window: bool = False) -> Array:
     r"""Return the factors f_k by which to multiply beta so that the ODE moves the mean as the tilted target asks.
 
@@ -140,7 +145,7 @@ def beta_schedule(variance: float, process: Process, windows: Sequence[Windows],
     """
     v, visits = np.asarray(number("variance", variance, positive)), checked_visits(windows, process)
     taught = _shares(v, process, visits, np.zeros(()))
-    if not per_window:
+    if not flag("per_window", per_window):
         return np.full(len(visits), taught.sum())
     wanted = np.zeros(len(visits))
     for low, high, k in _owned(visits, process):

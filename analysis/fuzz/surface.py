@@ -171,7 +171,7 @@ MAKERS: dict[str, Maker] = {
     "rewards": lambda d: {},
     "flat": lambda d: 0,
     "clamped": lambda d: 0,
-    "function": lambda d: d.rng.choice([lambda x: np.asarray(x), lambda x: x]),
+    "function": lambda d: d.rng.choice([lambda x: x[..., 0], lambda x: x]),
     "lipschitz": lambda d: d.positive(),
     "range": lambda d: (-d.positive(), d.positive()),
     "steps_offset": lambda d: d.whole(0, 1),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gapbound._door import door
 from gapbound.bounds.chi_square import of as chi_square
 from gapbound.bounds.duhamel import of as duhamel
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
@@ -24,6 +25,7 @@ THEOREMS: dict[str, Callable[[Problem], Bound]] = {
 }
 
 
+@door(infinite=True)
 def best(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) -> Best:
     """The smallest bound on each error and on the gap; bounds that do not apply are listed with the reason.
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gapbound._door import door
 from gapbound._validate import Array, choice, count
 from gapbound.bounds.certificate import DENOISING, EXACT_ERROR, Certificate, Estimated, Part
 from gapbound.bounds.jacobian import METHODS, extreme
@@ -50,6 +51,7 @@ ASSUMED = {
 SAMPLED = "kappa of the learned score: a supremum over samples, which is not a supremum"
 
 
+@door(infinite=True)
 def certify(
     score_model: Any,
     target_or_samples: Any,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gapbound._door import door
 from gapbound.bounds.constants import poincare
 from gapbound.bounds.mismatch import chi2
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
@@ -29,6 +30,7 @@ NAME = "chi_square"
 ASSUMPTIONS = ("exact score", "Var_p*(r) finite", "chi^2(prior || q_T) finite")
 
 
+@door(infinite=True)
 def chi_square(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) -> Bound:
     """Bound B1 on the two errors and, by their sum, on the gap.
 

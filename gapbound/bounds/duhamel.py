@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array
 from gapbound.bounds.constants import Decay, poincare
 from gapbound.bounds.lipschitz import Profile, profile
@@ -56,6 +57,7 @@ NODES = (4, 8)  # in each cell: what changes is added
 MULTIPLIERS = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 25)])
 
 
+@door(infinite=True)
 def duhamel(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) -> Bound:
     """Bound B4 on the gap alone.
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapbound._door import door
 from gapbound._validate import choice, count
 from gapbound.bounds.model_score import ELEMENTS, CheckedScore, as_score, blocks, checked_level, directional
 
@@ -52,6 +53,7 @@ class Extreme:
     points: int
 
 
+@door(infinite=True)
 def one_sided_lipschitz(
     score_model: Any,
     z: Tensor,

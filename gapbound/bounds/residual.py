@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound._validate import Array
 from gapbound.bounds.dissipation import Budget, chi_square_budget, kl_budget, smallest
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
@@ -51,6 +52,7 @@ ASSUMPTIONS = ("exact score", "one Gaussian, or a mixture with d = 1")
 MIXING = np.arange(11) / 10  # lam
 
 
+@door(infinite=True)
 def residual(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) -> Bound:
     """Bound B5 on the two errors and the gap; for one Gaussian the gap itself, in any dimension.
 

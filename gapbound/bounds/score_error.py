@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gapbound._door import door
 from gapbound._validate import Array, count
 from gapbound.bounds.certificate import DIFFERENCE, ScoreCurve
 from gapbound.bounds.model_score import CheckedScore, as_score, checked_levels
@@ -19,6 +20,7 @@ from gapbound.bounds.reference import Reference, Samples, as_reference, standard
 DRAWS = 8192
 
 
+@door(infinite=True)
 def score_error(
     score_model: Any,
     target_or_samples: Any,
@@ -53,6 +55,7 @@ def score_error(
     return curve(levels, np.stack([draws.squares(score, float(sigma)) for sigma in levels], -1), reference.kind)
 
 
+@door(infinite=True)
 def score_difference(
     one: Any,
     other: Any,

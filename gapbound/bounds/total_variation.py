@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gapbound._door import door
 from gapbound.bounds.lipschitz import log_sobolev
 from gapbound.bounds.mismatch import kl, tv, tv_of_kl
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
@@ -26,6 +27,7 @@ NAME = "total_variation"
 ASSUMPTIONS = ("exact score", "bounded reward")
 
 
+@door(infinite=True)
 def total_variation(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) -> Bound:
     """Bound B2 on the two errors and, by their sum, on the gap.
 

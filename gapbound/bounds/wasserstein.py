@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from gapbound._door import door
 from gapbound.bounds.lipschitz import profile
 from gapbound.bounds.mismatch import wasserstein as distance_of
 from gapbound.bounds.problem import AnyReward, Problem, Target, answered, problem
@@ -32,6 +33,7 @@ NAME = "wasserstein"
 ASSUMPTIONS = ("exact score", "one-sided Lipschitz score", "Lipschitz or quadratic reward")
 
 
+@door(infinite=True)
 def wasserstein(target: Target, process: Process, reward: AnyReward, eta: Any = 1.0) -> Bound:
     """Bound B3 on the two errors and, by their sum, on the gap.
 
