@@ -229,7 +229,7 @@ def test_budgets_start_from_the_divergences():
 
 
 def test_wrong_questions_are_refused():
-    plane = gb.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [1.0, 0.0]], 0.5)
+    plane = gb.GaussianMixture([0.3, 0.3, 0.4], [[0.0, 0.0], [1.0, 0.0], [0.3, 1.2]], 0.5)
     with pytest.raises(ValueError, match="got a mixture with d = 2; use chi_square, total_variation or wasserstein"):
         bounds.residual(plane, gb.VE(5.0), gb.Linear([1.0, 0.0]))
     with pytest.raises(ValueError, match="closed, got a callable; use a gapbound reward, or chi_square"):
