@@ -1,6 +1,7 @@
 """The ledger of claims: every verdict is the expected one and follows from numbers, and a broken library shows."""
 
 import importlib
+import inspect
 import json
 import math
 import re
@@ -228,6 +229,17 @@ FAST = [claim for claim in CLAIMS if not claim.slow and claim.method != "simulat
 def test_the_checks_of_every_claim_reject_its_perturbed_statements(claim):
     for one in refute(claim):
         assert one.works, (one.perturbed.statement, one.verdict, one.error)
+
+
+def test_perturbed_numbers_stay_near_what_is_claimed():
+    for claim in CLAIMS:
+        claimed = inspect.signature(claim.evidence).parameters
+        for one in claim.refuted_by:
+            for name, value in one.arguments.items():
+                default = claimed[name].default
+                if isinstance(default, int | float) and not isinstance(default, bool):
+                    near_by = value == -default or abs(value - default) <= max(1.0, abs(default))
+                    assert near_by, (claim.id, one.statement)
 
 
 def square(claimed=4.0, label="two squared"):
