@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gapbound._door import door
 from gapbound._validate import Array, choice, count
 from gapbound.affine import FAR, FORGOTTEN, PANEL_WIDTH, STEEPEST, AffineScore, collocation
 from gapbound.chain import affine_steps, levels
@@ -41,6 +42,7 @@ NODES, WEIGHTS, _ = collocation(16)
 LARGEST_RUN = 10**8  # numbers in the trajectories of a simulated error: 0.8 GB
 
 
+@door()
 def signed_score_error(
     target: Gaussian,
     process: Process,
@@ -98,6 +100,7 @@ def signed_score_error(
     return _finite_answer(_change_of_reward(reward, target, final, shift, spread, basis))
 
 
+@door()
 def signed_step_errors(
     target: Gaussian,
     process: Process,
@@ -155,6 +158,7 @@ def signed_step_errors(
     return _finite_answer(np.array(found))
 
 
+@door(infinite=True)
 def estimate_signed_error(
     target: Gaussian | GaussianMixture,
     process: Process,
