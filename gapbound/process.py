@@ -17,7 +17,7 @@ import numpy as np
 from gapbound._door import door
 from gapbound._validate import Array, choice, dimension, positive, shown, within
 from gapbound.gaussian import Gaussian
-from gapbound.schedule import RATES, STABLE_DIFFUSION, DiscreteRate, Schedule, from_diffusers
+from gapbound.schedule import RATES, SPACINGS, STABLE_DIFFUSION, DiscreteRate, Schedule, from_diffusers
 
 
 class Process(ABC):
@@ -165,12 +165,11 @@ class VP(Process):
             ValueError: see ``gapbound.schedule.from_diffusers`` and ``DiscreteRate.times``.
         """
         schedule = from_diffusers(config)
+        given = config.get("timestep_spacing", "leading") if spacing is None else spacing
+        name = choice("spacing", given, SPACINGS)
         if steps is None:
             return cls(schedule.alphas_cumprod.size, schedule)
-        return cls(
-            schedule.times(steps, config.get("timestep_spacing", "leading") if spacing is None else spacing)[0],
-            schedule,
-        )
+        return cls(schedule.times(steps, name)[0], schedule)
 
     @classmethod
     @door()

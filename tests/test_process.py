@@ -166,3 +166,8 @@ def test_overflow_gives_infinity_or_0_and_never_nan(process):
 def test_bad_input_is_refused_with_the_value_met(make, error, match):
     with pytest.raises(error, match=match):
         make()
+
+
+def test_an_unknown_spacing_is_refused_where_the_whole_schedule_is_meant_too():
+    with pytest.raises(ValueError, match="unknown spacing 'nonsense'; known: leading, trailing, linspace"):
+        gb.VP.stable_diffusion(None, "nonsense")

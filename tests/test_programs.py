@@ -193,12 +193,14 @@ def test_without_guidance_there_is_no_gap_and_with_it_there_is():
 
 def test_the_ode_crowds_the_near_mode_and_the_sde_does_not():
     found = data("paths")
+    for number in (found["gap"], found["standard_error"], *found["interval"], found["ode"]["reward"]):
+        assert number == round(number, paths.DECIMALS)  # no more than is meant: other machines differ in the tenth
     ode, sde = np.array(found["ode"]["shares"]), np.array(found["sde"]["shares"])
     assert ode[0] > 0.6
     assert np.abs(sde - 1 / 3).max() < 0.04
     low, high = found["interval"]
     assert low < found["gap"] < high < -0.9
-    assert found["gap"] == pytest.approx(found["ode"]["reward"] - found["sde"]["reward"], abs=1e-6)
+    assert found["gap"] == pytest.approx(found["ode"]["reward"] - found["sde"]["reward"], abs=1.5e-5)
     cell = np.diff(found["x"])[0] * np.diff(found["y"])[0]
     for law in ("ode", "sde", "target"):
         assert np.sum(found[law]["density"]) * cell == pytest.approx(1.0, abs=0.02)
