@@ -16,6 +16,7 @@ from gapbound import bounds
 from gapbound.bounds import mismatch
 from gapbound.bounds.constants import Decay, poincare
 from gapbound.bounds.line import Line
+from gapbound.bounds.lipschitz import profile
 from gapbound.bounds.problem import problem
 from gapbound.bounds.spread import ROUNDING, gradient_energy, rounding, variance
 from gapbound.bounds.value import Bound, Constant, product, settled
@@ -207,6 +208,32 @@ def test_tails_of_two_far_and_unequal_modes_do_not_bring_the_distance_below_the_
         low, high = np.where(mass < u, middle, low), np.where(mass < u, high, middle)
     exact = math.sqrt(np.trapezoid((low - ndtri(u)) ** 2, u))
     assert found == pytest.approx(exact, rel=1e-3)
+
+
+def curvature(question, z, tau):
+    """-(log q_tau)'' at points z."""
+    mean, v = question.components.mean[:, 0], question.components.variances[:, 0] + tau
+    joint = np.log(question.weights) - np.log(v) / 2 - (z[:, None] - mean) ** 2 / (2 * v)
+    posterior = np.exp(joint - logsumexp(joint, axis=-1, keepdims=True))
+    pull = (mean - z[:, None]) / v
+    return (posterior / v).sum(-1) - (posterior * (pull - (posterior * pull).sum(-1, keepdims=True)) ** 2).sum(-1)
+
+
+@pytest.mark.parametrize("index", [11])
+def test_kappa_is_not_above_the_curvature_anywhere_where_several_dips_are_nearly_equal(index):
+    hard = case(index, "hard")
+    question = problem(hard.target, hard.process, hard.reward, 1.0)
+    mean, variances = question.components.mean[:, 0], question.components.variances[:, 0]
+    for share in np.linspace(0, 1, 61):
+        tau = variances.min() * np.expm1(share * math.log1p(question.sigma_T**2 / variances.min()))
+        sd = np.sqrt(variances + tau)
+        z = np.unique(np.concatenate(
+            [np.linspace((mean - 8 * sd).min(), (mean + 8 * sd).max(), 4001)]
+            + [m + s * np.linspace(-8, 8, 1001) for m, s in zip(mean, sd, strict=True)]
+        ))  # fmt: skip
+        at = int(curvature(question, z, tau).argmin())
+        lowest = curvature(question, np.linspace(z[max(at - 1, 0)], z[min(at + 1, z.size - 1)], 401), tau).min()
+        assert float(profile(question).kappa(np.array([tau]))[0]) <= lowest + 1e-9 * abs(lowest)
 
 
 def test_products_of_logarithms_keep_what_either_factor_loses():

@@ -34,6 +34,7 @@ from gapbound.eta import Windows
 
 LEVELS = 60  # noise levels of the table of kappa
 REACH = 9.0
+DIPS = 8  # of the curvature, looked at closely
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,25 @@ def _kappa_on_the_line(problem: Problem) -> Callable[[Array], Array]:
     def kappa(tau: Array) -> Array:
         v = variance + np.reshape(tau, (-1, 1))  # (taus, K)
         z = np.sort(np.concatenate([_around(mean, np.sqrt(v)), _hand_overs(log_w, mean, v)], axis=-1))
-        at = curvature(z, v).argmin(-1)[:, None]
-        low, high = (np.take_along_axis(z, np.clip(at + side, 0, z.shape[-1] - 1), -1) for side in (-2, 2))
-        closer = low + (high - low) * np.linspace(0, 1, 41)
-        return _minimum(curvature(closer, v)).reshape(np.shape(tau))
+        lowest = _lowest(curvature(z, v))
+        ends = (np.take_along_axis(z, np.clip(lowest + side, 0, z.shape[-1] - 1), -1) for side in (-2, 2))
+        low, high = (end[..., None] for end in ends)
+        closer = low + (high - low) * np.linspace(0, 1, 41)  # (taus, dips, points)
+        rows, dips, _ = closer.shape
+        flat = _minimum(curvature(closer.reshape(rows * dips, -1), np.repeat(v, dips, axis=0)))
+        return flat.reshape(rows, dips).min(-1).reshape(np.shape(tau))
 
     return kappa
+
+
+def _lowest(values: Array) -> Array:
+    """Where the lowest dips of curves on a coarse grid are, shape (taus, DIPS): any may hold the deepest point.
+
+    Points that are no dip count as infinitely high.
+    """
+    beside = np.pad(values, ((0, 0), (1, 1)), constant_values=np.inf)
+    dip = (values <= beside[:, :-2]) & (values <= beside[:, 2:])
+    return np.asarray(np.argsort(np.where(dip, values, np.inf), axis=-1)[:, :DIPS])
 
 
 def _around(mean: Array, sd: Array) -> Array:
