@@ -102,7 +102,8 @@ def measure(case: Case) -> Measured:
     """Exact numbers and bounds of a case."""
     question = case.target, case.process, case.reward
     found = gb.bounds.best(*question, case.eta)
-    spread = variance(problem(*question, case.eta).reward, case.target)
+    reduced = problem(*question, case.eta)
+    spread = variance(reduced.reward, reduced.target)
     sd = exp_above(spread.logarithm / 2)
     if isinstance(case.target, gb.Gaussian):
         ode, sde = (float(gb.sampler_error(case.target, *question[1:], eta)) for eta in (0.0, case.eta))

@@ -28,7 +28,7 @@ from torch import Tensor
 from gapbound._validate import Array, finite
 from gapbound.bounds.certificate import DENOISING, EXACT_ERROR, Estimated
 from gapbound.bounds.mismatch import wasserstein as distance_of
-from gapbound.bounds.problem import AnyReward, Target, problem
+from gapbound.bounds.problem import AnyReward, Target, unreduced
 from gapbound.bounds.spread import ERRORS
 from gapbound.bounds.value import Constant
 from gapbound.bounds.wasserstein import slope_of
@@ -103,11 +103,11 @@ class KnownLaw(Reference):
 
     def start(self, process: Process) -> Ingredient:
         """Exact, or an upper bound: see ``gapbound.bounds.mismatch``."""
-        return distance_of(problem(self.law, process, Linear(0.0), 0.0))
+        return distance_of(unreduced(self.law, process, Linear(0.0), 0.0))
 
     def slope(self, reward: Reward, sigma_0: float) -> tuple[Ingredient, float]:
         """As in ``gapbound.bounds.wasserstein``, under the noised law."""
-        question = problem(self.law, VE(1.0), reward, 0.0)
+        question = unreduced(self.law, VE(1.0), reward, 0.0)
         return slope_of(replace(question, target=self.law.noised(sigma_0)))
 
     def stop(self, reward: Reward, sigma_0: float) -> Ingredient:
@@ -204,7 +204,7 @@ def as_reference(target_or_samples: Any) -> Reference:
         TypeError: neither a law nor an array or tensor of numbers.
     """
     if isinstance(target_or_samples, Gaussian | GaussianMixture):
-        return KnownLaw(problem(target_or_samples, VE(1.0), Linear(0.0), 0.0).target)
+        return KnownLaw(unreduced(target_or_samples, VE(1.0), Linear(0.0), 0.0).target)
     if isinstance(target_or_samples, Tensor):
         target_or_samples = target_or_samples.detach().cpu().double().numpy()
     if not isinstance(target_or_samples, np.ndarray | list | tuple):
