@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.optimize import brentq
 from strategies import ve, vp
 
@@ -133,6 +134,28 @@ def test_quadratic_rewards_are_matched_by_moments_that_scipy_integrates(target, 
     assert off(eta - 0.01) * off(eta + 0.01) < 0
     ode, sde = (optimum_moments(target, reward, beta, SD, eta, own) for own in (0.0, eta))
     assert abs(ode[0] - sde[0]) > 1e-4  # E r alone is matched
+
+
+@pytest.mark.parametrize(("eta", "A", "mean"), [(0.5, 0.7, 0.0), (1.0, 0.7, 0.4), (1.7, -0.2, -0.6)])
+def test_the_law_that_the_ode_makes_of_a_quadratic_optimum_has_a_closed_form(eta, A, mean):
+    """d = 1: the mean is an integral over q, the variance is elementary; the second by quadrature of the library."""
+    v, beta, c, a = 0.8, 1.3, 0.5, eta**2
+    for process in (ve(4.0), vp(30.0)):
+        optimum = gb.rl_optimum(gb.Gaussian(mean, v), gb.Quadratic(A, c), beta, process, eta)
+        law = gb.terminal_law(optimum, process, 0.0)
+        rho, H, g = v / (v + float(process.sigma_T) ** 2), 2 * A / beta, -2 * A * (mean - c) / beta
+        psi = math.sqrt(rho) * (1 + H * v * (1 - rho**a)) ** (-1 / (1 + a))
+        assert float(law.cov[0]) == pytest.approx(float(process.prior_variance) * psi**2, rel=1e-10)
+        pushed = quad(lambda q, H=H: (1 + H * v * (1 - q * q)) ** (-(2 + a) / (1 + a)), rho ** (a / 2), 1)[0]
+        assert float(law.mean[0]) == pytest.approx(mean - mean * psi + 2 * g * v / (1 + a) * pushed, abs=1e-10)
+
+
+def test_quadratic_rewards_have_no_one_or_two_matched_etas():
+    reward = gb.Quadratic(1.0, 0.0)
+    assert matched_etas(gb.Gaussian(0.0, 0.2), ve(0.5), reward, 0.5) == ()
+    assert len(matched_etas(gb.Gaussian(0.0, 0.5), SD, gb.Quadratic(1.0, 1.0))) == 1
+    two = matched_etas(gb.Gaussian(1.0, 0.2), ve(3.0), gb.Quadratic(1.0, 1.0), 0.5)
+    assert two == pytest.approx((0.2726, 0.8107), abs=1e-4)
 
 
 def test_many_steps_tend_to_the_continuous_root_at_order_1():

@@ -11,10 +11,10 @@ from rich.console import Console
 import gapbound as gb
 from analysis import command, plot_optimum
 from analysis.figure import Settings, plain
-from analysis.programs import optimum, optimum_transfer
+from analysis.programs import matched, optimum, optimum_transfer
 from analysis.style import paper
 
-MODULES = {module.PROGRAM.name: module for module in (optimum, optimum_transfer)}
+MODULES = {module.PROGRAM.name: module for module in (optimum, optimum_transfer, matched)}
 
 
 @cache
@@ -78,7 +78,30 @@ def test_transfer_restores_the_tilted_ode_and_widens_the_gap_to_the_sde_at_small
     assert (linear[-1, eta > 1.05] < 0).all()
 
 
-@pytest.mark.parametrize(("name", "panels"), [("optimum", 4), ("optimum_transfer", 6)])
+def test_matched_etas_of_the_figure_are_those_of_theory_and_the_levels_those_of_diffusers():
+    found = data("matched_eta")
+    for one, expected in zip(found["starts"], (0.974, 0.9295, 0.8839), strict=True):
+        assert np.interp(float(found["sigma_T"]), one["sigma_T"], one["eta"]) == pytest.approx(expected, abs=5e-4)
+    shifts = found["shifts"]
+    for name in ("sde", "ode"):
+        shifts[name] = np.array(shifts[name])
+    at = [np.interp(shifts["matched"], shifts["eta"], shifts[name]) for name in ("sde", "ode")]
+    assert at[0] == pytest.approx(at[1], abs=1e-3)
+    by_family = {(one["family"], one["v"]): one["eta"] for one in found["families"]}
+    assert all(eta[0] > 1 for (family, _), eta in by_family.items() if family != "SD 1.5, SDXL")
+    assert by_family["SD 1.5, SDXL", 1.0][0] < 1 < by_family["SD 1.5, SDXL", 0.5][0]
+    diffusers = pytest.importorskip("diffusers")
+    three = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    three.set_timesteps(10)
+    flux = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    flux.set_timesteps(sigmas=np.linspace(1.0, 0.1, 10), mu=1.15)
+    for name, scheduler in (("SD 3", three), ("FLUX", flux)):
+        sigma = matched.flow_levels(name, 10)
+        t = np.where(np.isinf(sigma), 1.0, sigma / (1 + np.where(np.isinf(sigma), 0.0, sigma)))
+        np.testing.assert_allclose(t, scheduler.sigmas.numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize(("name", "panels"), [("optimum", 4), ("optimum_transfer", 6), ("matched_eta", 4)])
 def test_every_figure_is_drawn(name, panels):
     with paper():
         assert len(MODULES[name].PROGRAM.draw(data(name)).axes) == panels
@@ -102,5 +125,5 @@ def test_the_command_writes_the_figures_and_its_tables_say_what_is_in_them(tmp_p
     assert told["2"] == ["N(0.500, 0.500)", "N(0.228, 0.758)", "-0.6039"]
     leftover = data("optimum_transfer")["gaussian"][0]
     assert f"{leftover['exact']:+.4f}" in said
-    with pytest.raises(SystemExit, match="unknown figure 'nothing'; known: optimum, optimum_transfer"):
+    with pytest.raises(SystemExit, match="unknown figure 'nothing'; known: optimum, optimum_transfer, matched_eta"):
         tyro.cli(plot_optimum.main, args=["--only", "nothing"])

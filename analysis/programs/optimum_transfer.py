@@ -184,7 +184,7 @@ def _draw_mixture(axes: Axes, mixture: dict[str, Any]) -> None:
     axes.set(xlabel=r"stochasticity $\eta$ of training", ylabel="gap on two modes", ylim=(-0.8, 1.2))
     short = np.asarray(mixture["target"]) - np.asarray(mixture["sde"])
     axes.plot(mixture["eta"], short, color="0.5", linewidth=0.8, label="tilted target")
-    axes.legend(loc="lower left", fontsize=6.5)
+    axes.legend(loc="upper left", fontsize=6.5)
     title(axes, "f", "two modes: the total variance closes most")
 
 
