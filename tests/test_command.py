@@ -16,8 +16,9 @@ PIPELINES = ("diffusers", "transformers", "peft", "accelerate", "matplotlib")
 HEAVY = ("torch", "sympy", "matplotlib", "diffusers", "scipy.stats")
 
 
-def python(code, **kwargs):
+def python(code):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # a shell's background jobs, such as a whole run of the tests, ignore SIGINT, and so would their children
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=ROOT,
@@ -25,7 +26,7 @@ def python(code, **kwargs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **kwargs,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
