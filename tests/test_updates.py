@@ -202,6 +202,18 @@ def test_prompt_advantage_refuses_what_does_not_match():
         PromptBuffer(8)
 
 
+def test_a_batch_whose_rewards_all_failed_is_masked_and_remembers_nothing():
+    buffer = PromptBuffer(4, 2, {"a": (1.0, 2.0)})
+    advantage, grown = prompt_advantage(buffer, ["a", "b"], torch.full((2,), math.nan), failed="mask")
+    assert (advantage.failed, advantage.kept.any().item(), advantage.value.tolist()) == (2, False, [0.0, 0.0])
+    assert grown == buffer
+
+
+def test_rewards_of_eight_bits_are_normalised_in_float32():
+    narrow = torch.tensor([[1.0, 2.0, 4.0]]).to(torch.float8_e4m3fn)
+    torch.testing.assert_close(group_advantage(narrow).value, group_advantage(narrow.float()).value)
+
+
 def test_step_kl_is_the_integral_of_its_definition():
     p, q = norm(0.3, 0.7), norm(-0.4, 0.7)
     integral, _ = quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), -8, 8)

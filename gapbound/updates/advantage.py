@@ -177,7 +177,8 @@ def prompt_advantage(
         raise ValueError(f"need one prompt per reward, got {len(prompts)} prompts and rewards {tuple(reward.shape)}")
     valid = _valid(reward, failed)
     values, good = reward.detach().cpu().double().numpy(), valid.cpu().numpy()
-    grown = buffer.extended([p for p, ok in zip(prompts, good, strict=True) if ok], values[good].tolist())
+    met = [p for p, ok in zip(prompts, good, strict=True) if ok]
+    grown = buffer.extended(met, values[good].tolist()) if met else buffer
     raw, kept, flat = np.zeros(len(values)), np.zeros(len(values), dtype=bool), 0
     for prompt in dict.fromkeys(prompts):
         own = np.array([p == prompt for p in prompts]) & good
@@ -198,7 +199,9 @@ def prompt_advantage(
 def _wide_rewards(reward: Any) -> Tensor:
     """The rewards in float32 or float64: narrow floats as float32, integers as float64."""
     given = real_tensor("reward", reward)
-    return given.to(torch.promote_types(given.dtype, torch.float32) if given.is_floating_point() else torch.float64)
+    if not given.is_floating_point():
+        return given.to(torch.float64)
+    return given if given.dtype.itemsize >= torch.float32.itemsize else given.to(torch.float32)
 
 
 def _valid(reward: Tensor, failed: str) -> Tensor:
