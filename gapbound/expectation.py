@@ -21,6 +21,7 @@ HALF_WIDTH = 12.0  # in standard deviations: 1 - 3.5e-33 of the mass
 NODES = 16  # Gauss-Legendre nodes of a panel
 PANELS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 TOLERANCE = 1e-13  # of E|f|
+MOST_DRAWS = 10**8
 POINTS = 2**18  # points in one call of the function
 
 
@@ -55,7 +56,8 @@ class CallableReward(Reward):
         """Validate the parameters."""
         if not callable(self.function):
             raise TypeError(f"function must be callable, got {shown(self.function)}")
-        count("n", self.n, at_least=4)
+        if count("n", self.n, at_least=4) > MOST_DRAWS:
+            raise ValueError(f"n must be at most {MOST_DRAWS:g} draws, about ten seconds, got {shown(self.n)}")
         checked_seed(self.seed)
         lipschitz, ends = real("lipschitz", self.lipschitz), real("range", self.range)
         if lipschitz.ndim or not lipschitz >= 0:

@@ -97,7 +97,9 @@ class DiscreteRate(Schedule):
 
     @door()
     def __post_init__(self) -> None:
-        """Validate the array."""
+        """Validate the fields."""
+        count("steps_offset", self.steps_offset, 0)
+        flag("set_alpha_to_one", self.set_alpha_to_one)
         alphas = np.atleast_1d(finite("alphas_cumprod", self.alphas_cumprod))
         if alphas.ndim != 1 or not alphas.size:
             raise ValueError(f"alphas_cumprod must have shape (K,), got {alphas.shape}")

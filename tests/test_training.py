@@ -339,7 +339,7 @@ def test_a_steps_signal_and_its_best_eta_keep_their_digits_where_nothing_is_forg
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"etas": []}, ValueError, r"etas must be a list of at least one number, got shape \(0,\)"),
+        ({"etas": []}, ValueError, r"etas must not be empty, got shape \(0,\)"),
         ({"betas": ["a"]}, TypeError, "betas must be a real number"),
         ({"lengths": []}, TypeError, "lengths must be a list of at least one whole number"),
         ({"steps": (2.5,)}, TypeError, "an entry of steps must be a whole number, got 2.5"),

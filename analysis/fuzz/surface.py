@@ -146,6 +146,7 @@ MAKERS: dict[str, Maker] = {
     "cap": _optional(lambda d: d.positive(0, 1)),
     "sigma_next": lambda d: d.below("sigma"),
     "score_model": Draw.score_model,
+    "score": Draw.score_model,
     "one": Draw.score_model,
     "target_or_samples": lambda d: d.law() if d.rng.random() < 0.6 else d.tensor(50, d.dim),
     "task": Draw.task,

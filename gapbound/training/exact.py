@@ -34,6 +34,8 @@ def objective(task: Task, policy: AffinePolicy, walk: Walk | None = None, kl: st
         TypeError: no task.
     """
     walk = checked_task(task).walk() if walk is None else walk
+    if not isinstance(walk, Walk) or not hasattr(policy, "affine"):
+        raise TypeError("policy must be affine (Consistent, PerStep), and walk one that task.walk() returned")
     model, reference = policy.affine(walk.sigma), Consistent.of(task).affine(walk.sigma)
     law = path(walk, model)
     visited = law if choice("kl", kl, KL_FORMS) == "path" else Path(law.mean.detach(), law.variance.detach())

@@ -67,6 +67,8 @@ def gradient_moments(task: Task, policy: AffinePolicy) -> GradientMoments:
     """
     a, centre, b, _ = checked_task(task).quadratic_form()
     walk = task.walk()
+    if not hasattr(policy, "affine"):
+        raise TypeError(f"policy must be affine, Consistent or PerStep, got {type(policy).__name__}")
     with torch.no_grad():
         model = policy.affine(walk.sigma)
         law = path(walk, model)

@@ -94,6 +94,8 @@ def combined_advantage(parts: Mapping[str, Advantage], weights: Mapping[str, flo
         ValueError: no part, names or shapes that differ, a weight or a sum that is not finite.
         TypeError: a part that is no ``Advantage``, a weight that is no number.
     """
+    if not isinstance(parts, Mapping) or not isinstance(weights, Mapping):
+        raise TypeError("parts and weights must be mappings from names, as {'alignment': ...}")
     if not parts or set(parts) != set(weights):
         raise ValueError(f"parts and weights need the same names, at least one, got {[*parts]} and {[*weights]}")
     for name, part in parts.items():
