@@ -128,8 +128,8 @@ def fits(what: str, entries: int, remedy: str) -> None:
 
 
 def dimension(name: str, value: Any) -> int:
-    """A number of coordinates, of which one vector fits into a gigabyte."""
-    fits(f"a vector of {name}={shown(count(name, value))}", value, "use fewer dimensions")
+    """A number of coordinates, of which two vectors fit into a gigabyte."""
+    fits(f"mean and variances of {name}={shown(count(name, value))}", 2 * value, "use fewer dimensions")
     return int(value)
 
 

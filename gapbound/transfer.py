@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, broadcastable, finite, positive
+from gapbound._validate import Array, broadcastable, finite, flag, positive
 from gapbound.affine import AffineScore
 from gapbound.eta import Eta, Windows, checked, eta_below
 from gapbound.exponent import diag, left_over
@@ -300,7 +300,7 @@ def _corrected(optimum: RLOptimum, variance: Any, cap: float | None, affine: boo
     _check_optimum(optimum)
     guess = None if variance is None else _one(positive("variance", variance))
     limit = None if cap is None else float(_one(positive("cap", cap)))
-    if affine and not (guess is None and limit is None):
+    if flag("affine", affine) and not (guess is None and limit is None):
         raise ValueError("affine=True has no guessed variance and no cap; leave them out")
     if not isinstance(optimum.eta, Windows) and not (optimum.eta > 0).all():
         _refuse_zero(0.0)

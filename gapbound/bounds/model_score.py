@@ -16,6 +16,7 @@ from gapbound._validate import Array, finite, positive
 from gapbound.affine import AffineScore
 from gapbound.gaussian import Gaussian
 from gapbound.mixture import GaussianMixture
+from gapbound.simulate import usable_device
 
 ELEMENTS = 2**22  # numbers in one call of a score
 ROWS_AGREE = 1e-3  # relative: rows scored together and alone differ by rounding only
@@ -95,7 +96,7 @@ def as_score(
         raise TypeError(f"score_model must be a callable (z, sigma) -> score, or a law with a score, got {model!r}")
     else:
         function = model
-    return CheckedScore(function, dim, dtype, torch.device(device))
+    return CheckedScore(function, dim, dtype, usable_device(device))
 
 
 def check_rows(score: CheckedScore, z: Tensor, sigma: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gapbound._validate import choice
+from gapbound._validate import choice, real, shown
 
 KINDS = ("closed form", "numerical", "cited upper bound")
 ROUNDING = 1e-15  # of a logarithm, relative
@@ -37,12 +37,19 @@ class Constant:
     log: float | None = None
 
     def __post_init__(self) -> None:
-        """Validate the kind."""
+        """Validate the fields."""
         choice("kind", self.kind, KINDS)
+        for name, text in (("name", self.name), ("source", self.source)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a text, got {shown(text)}")
+        for name, number in (("value", self.value), ("error", self.error), ("log", self.log)):
+            if number is not None:
+                _one_number(name, number)
 
     @classmethod
     def from_log(cls, name: str, log: float, kind: str, source: str, error: float = 0.0) -> Constant:
         """The constant exp(log), whose value is infinite where that overflows."""
+        _one_number("log", log)
         return cls(name, exp_above(log), kind, source, error, float(log))
 
     @property
@@ -171,3 +178,10 @@ class Best:
         lines = [f"best: |gap| <= {self.gap:.6g} (ODE {self.ode:.6g}, SDE {self.sde:.6g}), by {self.winner}"]
         lines += [str(bound) for bound in self.bounds.values()]
         return "\n".join(lines + [f"{name}: does not apply, because {why}" for name, why in self.refused.items()])
+
+
+def _one_number(name: str, value: object) -> None:
+    """One real number, perhaps infinite."""
+    number = real(name, value)
+    if number.ndim or math.isnan(float(number)):
+        raise ValueError(f"{name} must be one number and not NaN, got {shown(value)}")

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gapbound._validate import count
+from gapbound._validate import count, fits
 from gapbound._validate import seed as checked_seed
 from gapbound.gaussian import Gaussian
 from gapbound.mixture import GaussianMixture
@@ -44,6 +44,7 @@ class Network:
         """
         require_single(task)
         generator, width = torch.Generator().manual_seed(checked_seed(seed) % 2**63), count("width", width)
+        fits(f"a layer of width {width}", width**2, "use a smaller width")
         layers = []
         for inputs, outputs in ((2, width), (width, width)):
             weight = torch.randn(inputs, outputs, generator=generator, dtype=torch.float64) / math.sqrt(inputs)
