@@ -33,6 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Check = Callable[[str, Any], Any]
 
+GENERATED = "<lambdifygenerated"  # sympy names so the files of the functions that it writes for us
 OURS = ("gapbound", "numpy", "scipy", "sympy", "mpmath")  # an error from elsewhere is that of a function passed in
 RESCALE = "rescale the arguments towards 1"
 SHAPES = (
@@ -129,8 +130,10 @@ def _is_ours(error: BaseException) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
-    return module.partition(".")[0] in OURS
+    if frame is None:
+        return False
+    module = frame.tb_frame.f_globals.get("__name__", "")
+    return module.partition(".")[0] in OURS or frame.tb_frame.f_code.co_filename.startswith(GENERATED)
 
 
 def _refusal(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str) -> str:

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapbound._validate import shown
+
 WIDE = (torch.float32, torch.float64)
 
 
 def real_tensor(name: str, value: Any) -> Tensor:
     """``value`` if it is a tensor of real numbers; ``TypeError`` for anything else, booleans included."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch tensor, got {value!r}; use torch.as_tensor")
+        raise TypeError(f"{name} must be a torch tensor, got {shown(value)}; use torch.as_tensor")
     if value.is_complex() or value.dtype is torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {value.dtype}; convert it first, as by .float()")
     return value

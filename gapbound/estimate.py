@@ -11,7 +11,7 @@ import torch
 from scipy.special import stdtrit
 
 from gapbound._door import door
-from gapbound._validate import Array, confidence, count
+from gapbound._validate import Array, confidence, count, shown
 from gapbound.chain import levels
 from gapbound.eta import Eta, Windows, checked
 from gapbound.pairing import predicted_reduction
@@ -155,7 +155,7 @@ def _evaluate(reward: Reward, samples: torch.Tensor) -> Array:
     try:
         values = torch.as_tensor(found)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"a reward must return one real number for each sample, got {found!r}") from None
+        raise TypeError(f"a reward must return one real number for each sample, got {shown(found)}") from None
     if values.is_complex():
         raise TypeError(f"a reward must return real numbers, got {values.dtype}")
     if values.shape != samples.shape[:1]:

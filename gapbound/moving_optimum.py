@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, broadcastable, count, positive
+from gapbound._validate import Array, broadcastable, count, positive, shown
 from gapbound.affine import AffineScore, ode_map
 from gapbound.eta import EDGE, Windows, segments
 from gapbound.exponent import Exponent, diag, left_over
@@ -196,7 +196,7 @@ def moving_optimum(
     if not isinstance(reference, Gaussian):
         raise TypeError(f"reference must be a Gaussian, got {type(reference).__name__}")
     if not isinstance(reward, Quadratic | Linear):
-        raise TypeError(f"only Quadratic and Linear rewards have an affine optimum, got {reward!r}")
+        raise TypeError(f"only Quadratic and Linear rewards have an affine optimum, got {shown(reward)}")
     beta, visits = positive("beta", beta), checked_visits(windows, process)
     factor = checked_factors(factors, len(visits))
     broadcastable("the batches of the reference, beta and T", reference.batch_shape, beta.shape, np.shape(process.T))

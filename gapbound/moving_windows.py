@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, count, flag, number, positive, real
+from gapbound._validate import Array, count, flag, number, positive, real, shown
 from gapbound.eta import Eta, Windows, checked, log_variance_ratio, squared_integral
 from gapbound.process import Process, checked_process
 
@@ -204,7 +204,7 @@ def checked_visits(windows: Sequence[Windows], process: Process) -> list[Windows
         raise ValueError("windows must hold at least one Windows, got none")
     for own in windows:
         if not isinstance(own, Windows):
-            raise TypeError(f"windows must hold Windows alone, got {own!r}; write Windows([(low, high, eta)])")
+            raise TypeError(f"windows must hold Windows alone, got {shown(own)}; write Windows([(low, high, eta)])")
         if not any(eta > 0 and low < sigma_T for low, _, eta in own.windows):
             raise ValueError(f"every visit needs noise below sigma_T = {sigma_T:g} to learn from, got {own}")
         if any(low > LARGEST_EDGE for low, _, _ in own.windows):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gapbound._door import door
-from gapbound._validate import Array, choice, count
+from gapbound._validate import Array, choice, count, shown
 from gapbound.affine import FAR, FORGOTTEN, PANEL_WIDTH, STEEPEST, AffineScore, collocation
 from gapbound.chain import affine_steps, levels
 from gapbound.estimate_value import Estimate
@@ -192,7 +192,7 @@ def estimate_signed_error(
         sampler: one of ``gapbound.regulator.POLICIES``, which evaluate the model once a step.
         eta: stochasticity, one number or ``Windows``.
         steps: number of steps, see ``simulate``.
-        n: number of paths.
+        n: number of paths, at least 2.
         seed: of the noise.
         sigmas: the noise levels themselves.
         grid: kind of grid.
@@ -211,7 +211,7 @@ def estimate_signed_error(
     profile, level = _one_profile(eta, process), levels(process, steps, sigmas, grid, t_min)
     if np.isinf(level[0]):
         raise ValueError("the derivative of a path has no scale at sigma = inf; start flow matching at t_max < 1")
-    size = count("n", n) * len(level) * target.dim
+    size = count("n", n, 2) * len(level) * target.dim
     if size > LARGEST_RUN:
         raise ValueError(f"n paths of {len(level) - 1} steps hold {size:.2g} numbers, more than 1e8; use a smaller n")
     run = simulate(target, process, sampler, eta, n=n, seed=seed, sigmas=level, dtype=torch.float64, trajectory=True)
@@ -229,7 +229,7 @@ def _check(target: Any, reward: Any) -> None:
     if target.batch_shape:
         raise ValueError(f"target must have no batch, got {target.batch_shape}; call once for each")
     if not isinstance(reward, Quadratic | Linear):
-        raise TypeError(f"only Quadratic and Linear rewards have a closed form here, got {reward!r}")
+        raise TypeError(f"only Quadratic and Linear rewards have a closed form here, got {shown(reward)}")
     reward.quadratic_form(target.dim)
 
 
@@ -343,7 +343,7 @@ def _slope(reward: Any, samples: Tensor, change: Tensor) -> Tensor:
     with torch.enable_grad():
         value = reward(point)
         if not isinstance(value, Tensor) or not value.requires_grad:
-            raise ValueError(f"a signed error needs a reward with a gradient, got {reward!r}; see reward_gap")
+            raise ValueError(f"a signed error needs a reward with a gradient, got {shown(reward)}; see reward_gap")
         (gradient,) = torch.autograd.grad(value.sum(), point)
     return (gradient * change).sum(-1)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gapbound._door import door
-from gapbound._validate import Array, choice, count, flag
+from gapbound._validate import Array, choice, count, flag, shown
 from gapbound._validate import seed as checked_seed
 from gapbound.chain import levels
 from gapbound.eta import Eta, Windows, checked
@@ -131,7 +131,7 @@ def usable_device(device: Any) -> torch.device:
         TypeError: something that names no device.
     """
     if not isinstance(device, str | torch.device):
-        raise TypeError(f"device must be the name of a torch device, got {device!r}; as 'cpu' or 'cuda:0'")
+        raise TypeError(f"device must be the name of a torch device, got {shown(device)}; as 'cpu' or 'cuda:0'")
     try:
         place = torch.device(device)
         torch.Generator(place)

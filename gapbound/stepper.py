@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapbound._validate import Array, count
+from gapbound._validate import Array, count, shown
 from gapbound.affine import AffineScore
 from gapbound.chain import affine_steps, diagonalised, initial_std
 from gapbound.eta import Windows
@@ -198,7 +198,7 @@ def make_stepper(
     """
     if not isinstance(model, Gaussian | AffineScore | GaussianMixture):
         if not callable(model):
-            raise TypeError(f"model must be a Gaussian, a mixture, an affine score or a callable, got {model!r}")
+            raise TypeError(f"model must be a Gaussian, a mixture, an affine score or a callable, got {shown(model)}")
         if dim is None:
             raise ValueError("a callable score needs its dimension: dim=...")
         if np.isinf(sigmas[0]):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapbound._validate import Array, finite, positive
+from gapbound._validate import Array, finite, positive, shown
 from gapbound.affine import AffineScore
 from gapbound.gaussian import Gaussian
 from gapbound.mixture import GaussianMixture
@@ -93,7 +93,9 @@ def as_score(
             raise ValueError(f"the model has dimension {model.dim}, the target {dim}; they must agree")
         function = model.score
     elif isinstance(model, type) or not callable(model):
-        raise TypeError(f"score_model must be a callable (z, sigma) -> score, or a law with a score, got {model!r}")
+        raise TypeError(
+            f"score_model must be a callable (z, sigma) -> score, or a law with a score, got {shown(model)}"
+        )
     else:
         function = model
     return CheckedScore(function, dim, dtype, usable_device(device))

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from scipy.special import log_ndtr, logsumexp, ndtr
 
-from gapbound._validate import Array
+from gapbound._validate import Array, shown
 from gapbound.bounds.problem import Problem
 from gapbound.bounds.value import Constant
 from gapbound.estimate_value import Estimate
@@ -88,7 +88,7 @@ def _plain_one(reward: Reward, law: Gaussian) -> Array:
         each = law.variances * _folded_share(np.abs(law.mean - reward.c) / np.sqrt(law.variances))
         total = each.sum(-1) if law.is_diagonal else np.sqrt(each).sum(-1) ** 2
         return reward.weight**2 * total
-    raise TypeError(f"no variance is known for {reward!r}; wrap it as CallableReward")
+    raise TypeError(f"no variance is known for {shown(reward)}; wrap it as CallableReward")
 
 
 def _slope(A: Array, c: Array, b: Array, mean: Array) -> Array:

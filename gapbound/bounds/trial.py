@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gapbound._validate import Array
+from gapbound._validate import Array, shown
 from gapbound.bounds.line import PIECES, signed_measure
 from gapbound.bounds.mismatch import as_line
 from gapbound.bounds.problem import Problem
@@ -267,4 +267,4 @@ def _derivative(reward: Reward, x: Array) -> Array:
     if isinstance(reward, Cosine):
         omega = float(reward.omega.item())
         return -omega * np.sin(omega * x + reward.phase)
-    raise TypeError(f"no gradient is known for {reward!r}")
+    raise TypeError(f"no gradient is known for {shown(reward)}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapbound._validate import Array
+from gapbound._validate import Array, shown
 from gapbound.gaussian import Gaussian
 from gapbound.law import terminal_law
 from gapbound.training.path import expected_reward, path, path_kl
@@ -141,11 +141,13 @@ def initial_policy(task: Task, policy: str | Policy, affine: bool = False) -> An
         needed = ("parameters", "with_parameters", "eps", *(("affine",) if affine else ()))
         missing = [name for name in needed if not hasattr(policy, name)]
         if missing:
-            raise TypeError(f"policy must be a name or a policy, got {policy!r}, which has no {', '.join(missing)}")
+            raise TypeError(
+                f"policy must be a name or a policy, got {shown(policy)}, which has no {', '.join(missing)}"
+            )
         return policy
     known: dict[str, Any] = {"consistent": Consistent.of, "per-step": PerStep.of}
     if policy not in known:
-        raise ValueError(f"unknown policy {policy!r}; known: {', '.join(known)}, or pass a policy")
+        raise ValueError(f"unknown policy {shown(policy)}; known: {', '.join(known)}, or pass a policy")
     return known[policy](task)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gapbound._door import door
-from gapbound._validate import Array, count, non_negative, positive
+from gapbound._validate import Array, count, non_negative, positive, shown
 from gapbound.gaussian import Gaussian
 from gapbound.process import VP
 from gapbound.reward import Linear, Quadratic
@@ -169,7 +169,7 @@ def _listed(name: str, values: Any, check: Callable[[str, Any], Array] = positiv
 def _counts(name: str, values: Any) -> list[int]:
     """The whole numbers of a list that is not empty."""
     if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or not len(values):
-        raise TypeError(f"{name} must be a list of at least one whole number, got {values!r}")
+        raise TypeError(f"{name} must be a list of at least one whole number, got {shown(values)}")
     return [count(f"an entry of {name}", value) for value in values]
 
 

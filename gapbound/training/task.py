@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapbound._validate import Array, broadcastable, count, finite, non_negative
+from gapbound._validate import Array, broadcastable, count, finite, non_negative, shown
 from gapbound.eta import Windows, checked
 from gapbound.gaussian import Gaussian
 from gapbound.grid import grid as make_grid
@@ -147,7 +147,7 @@ class Task:
 def checked_task(task: Any) -> Task:
     """``task`` if it is one; ``TypeError`` otherwise."""
     if not isinstance(task, Task):
-        raise TypeError(f"task must be a gapbound.training.Task, got {task!r}")
+        raise TypeError(f"task must be a gapbound.training.Task, got {shown(task)}")
     return task
 
 

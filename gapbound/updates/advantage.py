@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gapbound._door import door
 from gapbound._tensors import finite_tensor, real_tensor
-from gapbound._validate import choice, count, finite, number, positive
+from gapbound._validate import choice, count, finite, number, positive, shown
 
 FAILED = ("raise", "mask")
 SPREADS = ("group", "batch")
@@ -100,7 +100,7 @@ def combined_advantage(parts: Mapping[str, Advantage], weights: Mapping[str, flo
         raise ValueError(f"parts and weights need the same names, at least one, got {[*parts]} and {[*weights]}")
     for name, part in parts.items():
         if not isinstance(part, Advantage):
-            raise TypeError(f"part {name!r} must be an Advantage, got {part!r}; group_advantage makes one")
+            raise TypeError(f"part {name!r} must be an Advantage, got {shown(part)}; group_advantage makes one")
     shapes = {tuple(part.value.shape) for part in parts.values()}
     if len(shapes) > 1:
         raise ValueError(f"the parts must have one shape, got {sorted(shapes)}")
@@ -173,7 +173,7 @@ def prompt_advantage(
         TypeError: rewards that are no tensor of real numbers, prompts that are no strings, another buffer.
     """
     if not isinstance(buffer, PromptBuffer):
-        raise TypeError(f"buffer must be a PromptBuffer, got {buffer!r}")
+        raise TypeError(f"buffer must be a PromptBuffer, got {shown(buffer)}")
     reward, bound = _wide_rewards(reward), number("clamp", clamp, positive)
     if reward.ndim != 1 or len(_prompts(prompts)) != len(reward):
         raise ValueError(f"need one prompt per reward, got {len(prompts)} prompts and rewards {tuple(reward.shape)}")
@@ -230,5 +230,5 @@ def _rounding(dtype: torch.dtype) -> float:
 
 def _prompts(prompts: Any) -> Sequence[str]:
     if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not all(isinstance(p, str) for p in prompts):
-        raise TypeError(f"prompts must be a sequence of strings, one for each sample, got {prompts!r}")
+        raise TypeError(f"prompts must be a sequence of strings, one for each sample, got {shown(prompts)}")
     return prompts
