@@ -5,10 +5,12 @@ import inspect
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 import gapbound as gb
 from analysis import claims
@@ -171,8 +173,8 @@ MUTATIONS = {
     "the guidance scale": (_scaled("gapbound.affine._extrapolate", 1.01), ["table-of-guided-laws"]),
     "intervals of slopes": (_scaled("gapbound.fit.ndtri", 0.8), ["intervals-of-slopes-cover"]),
     "intervals of gaps": (
-        lambda monkeypatch: monkeypatch.setattr("gapbound.estimate.stdtrit", lambda n, q: 1.3),
-        ["intervals-of-the-gap-cover"],
+        lambda monkeypatch: monkeypatch.setattr("gapbound.estimate.stdtrit", lambda n, q: 0.9 * ndtri(q)),
+        ["intervals-of-the-gap-cover"],  # a coverage of 92.2 % in the place of 95 %
     ),
     "the control's reach phi": (
         _scaled("gapbound.optimum.log_contraction", 1.02),
@@ -210,6 +212,10 @@ MUTATIONS = {
         _scaled("gapbound.units.from_flow_grpo", 2**0.5),
         ["flow-grpo-level-is-root-two-eta", "flow-grpo-and-dance-grpo-take-euler-steps"],
     ),
+    "the curvature of scores": (
+        _scaled("gapbound.bounds.lipschitz._minimum", 1.03),
+        ["scores-of-mixtures-are-one-sided-lipschitz", "contraction-of-a-ball-of-means"],
+    ),
     "the continuous gaps of a budget": (_scaled("gapbound.budget._gap", 1.05), ["budget-adds-up-to-the-gap"]),
 }  # fmt: skip
 
@@ -219,7 +225,20 @@ def test_a_broken_formula_gets_an_unexpected_verdict(name, monkeypatch):
     breaks, found_by = MUTATIONS[name]
     breaks(monkeypatch)
     for id_ in found_by:
-        assert run(BY_ID[id_]).verdict in {"PASS", "FAIL", "QUALIFIED"} - {BY_ID[id_].expected}, id_
+        forget(BY_ID[id_])
+        try:
+            assert run(BY_ID[id_]).verdict in {"PASS", "FAIL", "QUALIFIED"} - {BY_ID[id_].expected}, id_
+        finally:
+            forget(BY_ID[id_])
+
+
+def forget(claim):
+    """Empty the caches of the claim's module and of the library, so that no number is older or newer than the break."""
+    for name, module in list(sys.modules.items()):
+        if name == claim.evidence.__module__ or name.startswith("gapbound."):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
 
 
 # --- refutations
