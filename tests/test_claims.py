@@ -530,7 +530,11 @@ def test_the_table_shows_statement_condition_and_evidence(monkeypatch, capsys):
 
 def test_only_takes_parts_and_patterns_of_ids_and_themes(capsys):
     assert claims.checked_claims(None) == CLAIMS
-    assert {c.theme for c in claims.checked_claims("guidance")} == {"Guidance", "What a gap is made of"}
+    assert {c.theme for c in claims.checked_claims("guidance")} == {
+        "Guidance",
+        "What a gap is made of",
+        "Signed errors",
+    }
     assert [c.id for c in claims.checked_claims("gddim*ddim")] == ["gddim-is-ddim"]
     with pytest.raises(SystemExit, match="--only: no claim's id or theme matches 'nothing'; themes: One coordinate"):
         claims.main(only="nothing")
