@@ -72,8 +72,6 @@ def refute_all(claims: Sequence[Claim], as_json: bool) -> None:
         console = command.console()
         if surviving:
             console.print(refutation.table(surviving))
-        if missing := refutation.unrefuted(claims):
-            console.print("without a refutation: " + ", ".join(missing), highlight=False)
         seconds = time.perf_counter() - start
         console.print(f"{refutation.summary(claims, found)}; {seconds:.0f} s", highlight=False)
     if surviving:

@@ -47,12 +47,14 @@ HOLDS, MISSES = near("a", 1.0, 1.0, 0.1), near("b", 2.0, 1.0, 0.1)
 def made(expected, *checks, outside=(), name="made", condition=None, error=None):
     """A claim with these checks, or one that raises."""
 
-    def compute():
+    def compute(more=0.0):
         if error is not None:
             raise error
-        return evidence(*checks, outside=outside)
+        return evidence(*checks, near("more", more, 0.0, 0.1), outside=outside)
 
-    return Claim(name, "Theme", "It is so.", "project", "numerical", Verdict(expected), compute, condition)
+    otherwise = (perturbed("It is not so.", more=1.0),)
+    verdict = Verdict(expected)
+    return Claim(name, "Theme", "It is so.", "project", "numerical", verdict, compute, condition, refuted_by=otherwise)
 
 
 # --- the ledger
@@ -338,15 +340,15 @@ def test_refutations_are_counted_and_json_alone_goes_to_stdout(monkeypatch, caps
     ]
     run_main(monkeypatch, rows, refute=True)
     text = " ".join(capsys.readouterr().out.split())
-    assert "without a refutation: made" in text
-    assert "2 claims, 2 perturbed statements: none not refuted; 2 of 2 checks reject; 1 claims without" in text
+    assert "2 claims, 3 perturbed statements: none not refuted; 3 of 4 checks reject" in text
     run_main(monkeypatch, rows, refute=True, as_json=True)
     output = capsys.readouterr()
     assert output.err == ""
     found = json.loads(output.out)
-    assert [one["perturbed"] for one in found] == ["It is 5.", "It is 3."]
-    assert all(one["works"] and one["verdict"] == "FAIL" and one["parameters"] == ["claimed"] for one in found)
-    assert found == [refutation.plain(one) for one in refute(rows[0])]
+    assert [one["perturbed"] for one in found] == ["It is 5.", "It is 3.", "It is not so."]
+    assert all(one["works"] and one["verdict"] == "FAIL" for one in found)
+    assert [one["parameters"] for one in found] == [["claimed"], ["claimed"], ["more"]]
+    assert found == [refutation.plain(one) for row in rows for one in refute(row)]
 
 
 def test_bad_perturbations_are_refused():
@@ -356,6 +358,8 @@ def test_bad_perturbations_are_refused():
         entered(square, perturbed("It is 4.", claimed=4.0))
     with pytest.raises(ValueError, match="entered: every parameter needs what is claimed as its default"):
         entered(lambda claimed: square(claimed), perturbed("It is 5.", claimed=5.0))
+    with pytest.raises(ValueError, match="entered: a claim needs a perturbed statement that its checks reject"):
+        entered(square)
     with pytest.raises(ValueError, match="a perturbed statement needs words and arguments"):
         perturbed("It is 5.")
     with pytest.raises(ValueError, match="a perturbed statement needs words and arguments"):
@@ -462,19 +466,21 @@ def test_bad_rows_are_refused():
         ("paper", "symbolic", "a claim needs a statement; write it as the function's docstring"),
     ):
         with pytest.raises(ValueError, match=message):
-            theme.claim(source, method, Verdict.PASS)(lambda: evidence(HOLDS))
+            theme.claim(source, method, Verdict.PASS, refuted_by=perturbed("It is 5.", claimed=5.0))(
+                lambda claimed=4.0: evidence(HOLDS)
+            )
     assert not theme.claims
 
 
 def test_a_row_is_a_function_with_a_docstring():
     theme = Theme("A theme")
 
-    @theme.claim("theory 2", "numerical", Verdict.PASS)
-    def one_is_one():
+    @theme.claim("theory 2", "numerical", Verdict.PASS, refuted_by=perturbed("One is 1.2.", claimed=1.2))
+    def one_is_one(claimed=1.0):
         """One is
         one.
         """  # noqa: D205
-        return evidence(HOLDS)
+        return evidence(near("one", 1.0, claimed, 0.1))
 
     (claim,) = theme.claims
     assert (claim.id, claim.statement, claim.theme) == ("one-is-one", "One is one.", "A theme")
@@ -514,7 +520,7 @@ def test_json_alone_goes_to_stdout(monkeypatch, capsys):
     assert output.err == ""
     (found,) = json.loads(output.out)
     assert (found["verdict"], found["condition"], found["as_expected"]) == ("QUALIFIED", "d = 1", True)
-    assert found["inside"] == [
+    assert found["inside"][:-1] == [
         {"what": "a", "found": 1.0, "relation": "=", "expected": 1.0, "tolerance": 0.1, "holds": True}
     ]
     assert found["outside"][0]["holds"] is False

@@ -275,8 +275,9 @@ class Claim:
         refuted_by: the perturbed statements, see the module.
 
     Raises:
-        ValueError: an unknown source or method, an empty statement, a condition without QUALIFIED or the other way, a
-            parameter without a default, or a perturbation of no parameter of the claim's or to what is claimed.
+        ValueError: an unknown source or method, an empty statement, a condition without QUALIFIED or the other way, no
+            refutation, a parameter without a default, or a perturbation of no parameter of the claim's or to what is
+            claimed.
     """
 
     id: str
@@ -300,6 +301,8 @@ class Claim:
             raise ValueError(f"{self.id}: a claim needs a statement; write it as the function's docstring")
         if (self.condition is not None) != (self.expected is Verdict.QUALIFIED):
             raise ValueError(f"{self.id}: a condition and the verdict QUALIFIED go together, got {self.condition!r}")
+        if not self.refuted_by:
+            raise ValueError(f"{self.id}: a claim needs a perturbed statement that its checks reject; give refuted_by")
         claimed = {name: p.default for name, p in inspect.signature(self.evidence).parameters.items()}
         if inspect.Parameter.empty in claimed.values():
             raise ValueError(f"{self.id}: every parameter needs what is claimed as its default, got {list(claimed)}")
