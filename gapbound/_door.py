@@ -33,6 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Check = Callable[[str, Any], Any]
 
+ALLOCATOR = "can't allocate memory"  # torch raises a RuntimeError with these words
 GENERATED = "<lambdifygenerated"  # sympy names so the files of the functions that it writes for us
 OURS = ("gapbound", "numpy", "scipy", "sympy", "mpmath")  # an error from elsewhere is that of a function passed in
 RESCALE = "rescale the arguments towards 1"
@@ -116,7 +117,7 @@ def _failure(error: BaseException) -> str | None:
     """What NumPy or torch could not do for the library; None for a refusal of our own, and for others' errors."""
     if not _is_ours(error):
         return None
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or ALLOCATOR in str(error):
         return "needs more memory than there is"
     if isinstance(error, ArithmeticError | np.linalg.LinAlgError):
         return f"fails ({error}); {RESCALE}"

@@ -146,7 +146,8 @@ def _listed(eta: Any, eta_ref: Any) -> tuple[list[Any], bool]:
     if not etas:
         raise ValueError("eta must hold at least one value, got an empty list")
     for name, value in (("eta_ref", eta_ref), *(("eta", value) for value in etas)):
-        checked(value, name)
+        if not isinstance(checked(value, name), Windows) and np.ndim(value):
+            raise ValueError(f"{name} must be one number or a list of numbers, got {shown(value)} among them")
     return etas, several
 
 

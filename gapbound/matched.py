@@ -24,7 +24,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from gapbound._door import door
 from gapbound._validate import Array, broadcastable, positive, shown
@@ -184,7 +183,7 @@ def _magnet(length: float) -> float:
     if length > 150.0:
         return 1.0  # to rounding: 1 - eta is exp(-L / 2)
     excess = length / CRITICAL - 1
-    x = brentq(lambda x: _less_than_one(x) - excess / (1 + excess), 0.0, length / CRITICAL, xtol=1e-300, rtol=1e-15)
+    x = _root(lambda x: _less_than_one(x) - excess / (1 + excess), 0.0, length / CRITICAL, xtol=1e-300, rtol=1e-15)
     return math.sqrt(CRITICAL * x / length)
 
 
@@ -296,7 +295,7 @@ def _roots(gap: Gap, etas: Array) -> tuple[float, ...]:
         raise ValueError("ODE and SDE earn the same at every eta: this reward moves nothing; take another reward")
     found = [float(eta) for eta in etas[values == 0]]
     for k in np.flatnonzero(values[:-1] * values[1:] < 0):
-        found.append(float(brentq(lambda eta: float(gap(np.array([eta]))[0]), etas[k], etas[k + 1], xtol=1e-14)))
+        found.append(_root(lambda eta: float(gap(np.array([eta]))[0]), etas[k], etas[k + 1], xtol=1e-14))
     return tuple(sorted(found))
 
 
@@ -325,3 +324,10 @@ def _element(
         T = float(np.broadcast_to(process.T, shape)[place])
         process = FlowMatching(T) if isinstance(process, FlowMatching) else replace(process, T=T)  # type: ignore[type-var]
     return trusted(mean, cov, event=len(event)), process, np.asarray(np.broadcast_to(beta, shape)[place])
+
+
+def _root(function: Callable[[float], float], low: float, high: float, **tolerances: float) -> float:
+    """A root between two values at which the function has different signs, by Brent's method."""
+    from scipy.optimize import brentq  # a sixth of a second to load
+
+    return float(brentq(function, low, high, **tolerances))

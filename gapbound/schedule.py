@@ -212,7 +212,7 @@ def from_diffusers(config: Mapping[str, Any]) -> DiscreteRate:
     """
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping such as scheduler.config, got {type(config).__name__}")
-    if config.get("rescale_betas_zero_snr"):
+    if flag("rescale_betas_zero_snr", config.get("rescale_betas_zero_snr", False)):
         raise ValueError("rescale_betas_zero_snr=True makes sigma_T infinite; set it to False for a finite start")
     steps = count("num_train_timesteps", config.get("num_train_timesteps", 1000))
     start, end = (

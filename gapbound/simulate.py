@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from gapbound._door import door
-from gapbound._validate import Array, choice, count, flag, shown
+from gapbound._tensors import real_tensor
+from gapbound._validate import Array, choice, count, flag, real, shown
 from gapbound._validate import seed as checked_seed
 from gapbound.chain import levels
 from gapbound.eta import Eta, Windows, checked
@@ -272,7 +273,12 @@ def _given(
 ) -> GivenNoise:
     if not isinstance(noise, Sequence) or len(noise) != 2:
         raise TypeError(f"noise must be a pair (x_T, xi), got {type(noise).__name__}")
-    x_T, xi = (torch.as_tensor(part, dtype=dtype, device=device) for part in noise)
+    x_T, xi = (
+        torch.as_tensor(
+            real_tensor(name, part) if isinstance(part, Tensor) else real(name, part), dtype=dtype, device=device
+        )
+        for name, part in zip(("x_T", "xi"), noise, strict=True)
+    )
     if x_T.shape != (n, dim) or xi.shape != (steps, n, dim):
         raise ValueError(
             f"noise must be (x_T, xi) of shapes {(n, dim)} and {(steps, n, dim)}, got {tuple(x_T.shape)} and "

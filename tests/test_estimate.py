@@ -194,7 +194,7 @@ def test_rewards_receive_torch_tensors_of_the_asked_precision():
         (dict(eta=-1.0), ValueError, r"eta must .*-1"),
         (dict(eta=[0.5, np.nan]), ValueError, "eta must be finite"),
         (dict(eta=[0.5, "1"]), TypeError, "eta must be a real number"),
-        (dict(eta=[[0.5, 1.0]]), ValueError, "one eta at a time"),
+        (dict(eta=[[0.5, 1.0]]), ValueError, "eta must be one number or a list of numbers"),
         (dict(eta_ref=-0.5), ValueError, "eta_ref must"),
         (dict(n=1), ValueError, "n must be at least 2, got 1"),
         (dict(n=10.0), TypeError, "n must be a whole number"),

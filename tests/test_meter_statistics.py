@@ -60,7 +60,7 @@ def test_differences_average_the_draws_before_they_pair():
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 2, 2)), np.zeros(0)])
 def test_values_of_another_shape_are_refused(bad):
-    with pytest.raises(ValueError, match=r"values must have shape \(prompts,\) or \(prompts, samples\)"):
+    with pytest.raises(ValueError, match=r"values must (have shape \(prompts,\) or \(prompts, samples\)|not be empty)"):
         st.mean(bad)
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         st.mean([1.0, 2.0], 95)

@@ -235,7 +235,7 @@ def test_a_constant_reward_has_no_gap_in_any_dimension():
     for reward in (gb.Linear(0.0, 3.0), gb.Cosine(0.0, 1.0), gb.Quadratic(0.0, 1.0)):
         assert directions(modes, reward)[0].dim == 1
         assert gb.reward_gap(modes, PROCESS, reward, 0.5).value == pytest.approx(0.0, abs=1e-15)
-        assert bounds.chi_square(modes, PROCESS, reward, 0.5).gap == 0.0
+        assert bounds.chi_square(modes, PROCESS, reward, 0.5).gap < 1e-15  # the rounding of Var r, never below
         few, flat = directions(gb.Gaussian(v, 0.1), reward)
         assert few.dim == 1
         assert float(gb.reward_gap(few, PROCESS, flat, 0.5)) == 0.0

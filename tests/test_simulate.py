@@ -346,7 +346,7 @@ def test_a_gpu_gives_the_same_paths_on_the_same_noise():
         ({"seed": True}, TypeError, "seed must be a whole number, got True"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"n": 10**13}, ValueError, r"n=10000000000000 paths in 1 dimensions would keep .* GiB, and there are"),
-        ({"n": 10**8, "trajectory": True, "steps": 10**5}, ValueError, "leave out trajectory and log_prob"),
+        ({"n": 10**9, "trajectory": True, "steps": 10**4}, ValueError, "leave out trajectory and log_prob"),
     ],
 )
 def test_wrong_requests_are_refused_before_any_work(arguments, error, message):
@@ -370,3 +370,9 @@ def test_a_score_may_overwrite_what_it_is_given():
 def test_a_complex_score_is_refused():
     with pytest.raises(TypeError, match=r"the score must be real, got torch.complex64; return its real part"):
         gb.simulate(lambda z, sigma: -z * (1 + 1j), gb.VE(3.0), n=4, steps=2, dim=1)
+
+
+@pytest.mark.parametrize("bad", ["ab", torch.ones(4, 1, dtype=torch.complex64), torch.ones(4, 1, dtype=torch.bool)])
+def test_noise_of_the_wrong_kind_is_refused(bad):
+    with pytest.raises(TypeError, match="x_T must"):
+        gb.simulate(gb.Gaussian(0.0, 1.0), gb.VE(3.0), n=4, steps=2, noise=(bad, torch.zeros(2, 4, 1)))

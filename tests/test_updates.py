@@ -408,3 +408,21 @@ def test_weights_of_rewards_are_finite_numbers(weight, error):
     part = group_advantage(t(0.0, 0.0, 10.0, 0.0, 0.0))
     with pytest.raises(error, match=r"weight 'a' must be|the combined advantage are NaN or infinite"):
         combined_advantage({"a": part}, {"a": weight})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: log_prob(torch.zeros(2, 0), torch.zeros(2, 0), 1.0),
+            ValueError,
+            "an event must have at least one entry",
+        ),
+        (lambda: ratio(t(math.nan)), ValueError, "a log-ratio is NaN; mask the sample"),
+        (lambda: PromptBuffer(rewards={"a": (math.nan,)}), ValueError, "the rewards of 'a' must be finite, got nan"),
+        (lambda: PromptBuffer(rewards="xy"), TypeError, "rewards must be a mapping from prompts to their rewards"),
+    ],
+)
+def test_what_would_come_back_as_nan_is_refused_where_it_enters(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

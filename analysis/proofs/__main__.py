@@ -1,5 +1,6 @@
 """Print every symbolic check with its residuals: ``python -m analysis.proofs``."""
 
+from analysis import command
 from analysis.proofs import CHECKS
 
 
@@ -13,4 +14,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, "python -m analysis.proofs")

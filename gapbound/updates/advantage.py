@@ -121,7 +121,8 @@ class PromptBuffer:
         rewards: prompt -> its latest rewards, oldest first.
 
     Raises:
-        ValueError: size is below at_least, or at_least below 2.
+        ValueError: size is below at_least, at_least below 2, or a remembered reward not finite.
+        TypeError: rewards that are no mapping, or no numbers.
     """
 
     size: int = 32
@@ -129,7 +130,11 @@ class PromptBuffer:
     rewards: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Validate the sizes."""
+        """Validate the sizes and what is remembered."""
+        if not isinstance(self.rewards, Mapping):
+            raise TypeError(f"rewards must be a mapping from prompts to their rewards, got {shown(self.rewards)}")
+        for prompt, remembered in self.rewards.items():
+            finite(f"the rewards of {shown(prompt)}", remembered)
         if count("size", self.size) < count("at_least", self.at_least, 2):
             raise ValueError(f"size must be at least at_least = {self.at_least}, got {self.size}")
 

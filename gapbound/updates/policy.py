@@ -77,7 +77,9 @@ def ratio(log_ratio: Tensor) -> Tensor:
     """
     limit = _largest_log_ratio(wide_tensor("log_ratio", log_ratio))
     worst = float(log_ratio.detach().max()) if log_ratio.numel() else 0.0
-    if not worst <= limit:
+    if math.isnan(worst):
+        raise ValueError("a log-ratio is NaN; mask the sample, or store means, stds and outcomes in float32 or wider")
+    if worst > limit:
         raise ValueError(
             f"a log-ratio of {worst:g} overflows; the policy moved too far since it sampled: take fewer updates per "
             "sample or a smaller learning rate"
@@ -239,6 +241,8 @@ def kl_rescaling(sigma: Any, sigma_next: Any, eta: Any) -> Array:
 def _event(x: Tensor, event_dims: int) -> tuple[int, ...]:
     if count("event_dims", event_dims) > x.ndim:
         raise ValueError(f"event_dims must be at most the number of axes, got {event_dims} for shape {tuple(x.shape)}")
+    if 0 in x.shape[-event_dims:]:
+        raise ValueError(f"an event must have at least one entry, got shape {tuple(x.shape)}")
     return tuple(range(-event_dims, 0))
 
 
