@@ -357,3 +357,9 @@ def test_nothing_raises_or_warns_where_numpy_is_told_to_raise():
         gb.training.gradient_moments(task, gb.training.Consistent.of(task))
         gb.training.signal_share(1e-300, 1e3, 1e-3, 30.0)  # underflows to 0
         gb.simulate(gb.Gaussian(0.0, 1e-200), gb.VE(1e-100), n=4, steps=3, dtype=torch.float64)
+
+
+def test_a_task_at_the_smallest_noise_levels_neither_warns_nor_raises():
+    with np.errstate(all="raise"):
+        task = gb.training.Task(gb.Gaussian(0.3, 0.1), gb.VE(1e-160), gb.Linear(1.0), steps=2)
+        assert torch.isfinite(task.walk().kl_weight).all()

@@ -161,6 +161,7 @@ def _walk(sigmas: Array, eta: Array | Windows, start: Array) -> Walk:
     kernel, unit = step("gddim", sigma, below, eta), step("gddim", sigma, below, np.ones(()))
     drop, std = np.broadcast_to(sigma - kernel.carry, sigma.shape), np.broadcast_to(kernel.std, sigma.shape)
     has = std > 0
-    weight = np.where(has, drop**2 / (2 * np.where(has, std, 1.0) ** 2), 0.0)
-    unit_weight = np.where(has, (sigma - unit.carry) ** 2 / (2 * np.where(has, unit.std, 1.0) ** 2), 0.0)
+    with np.errstate(all="ignore"):  # ``tensor`` refuses what is not finite
+        weight = np.where(has, (drop / np.where(has, std, 1.0)) ** 2 / 2, 0.0)
+        unit_weight = np.where(has, ((sigma - unit.carry) / np.where(has, unit.std, 1.0)) ** 2 / 2, 0.0)
     return Walk(*(tensor(part) for part in (sigma, drop, std, weight, unit_weight, start)))
